@@ -1,0 +1,244 @@
+"""Every way in which the product refuses, as one tree of named errors.
+
+A class carries a stable ``code`` (it goes on the wire, into audit details and into recorded outcomes) and
+``retryable`` (whether the same request may succeed later without a change). The HTTP status and the public
+sentence live in ``controlplane/errors.py``: this file knows no transport. The text given to a constructor is the
+private message; it names ids, never payloads, keys or patient data.
+"""
+
+from typing import ClassVar
+
+
+class LatticewardError(Exception):
+    """Root of all domain errors; catch it only at a door, in the task wrapper or in the agent's loop."""
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+
+# --- the bytes are not what the protocol says ------------------------------------------------------------------
+
+
+class ProtocolError(LatticewardError):
+    code = "protocol_error"
+
+
+class MalformedMessageError(ProtocolError):
+    code = "malformed_message"
+
+
+class UnsupportedVersionError(ProtocolError):
+    code = "unsupported_version"
+
+
+class UnsupportedSuiteError(ProtocolError):
+    """The suite is unknown, retired, forbidden, below the floor, or its provider is not installed."""
+
+    code = "unsupported_suite"
+
+
+class MessageTooLargeError(ProtocolError):
+    code = "message_too_large"
+
+
+# --- well formed, and not to be believed -------------------------------------------------------------------------
+
+
+class VerificationError(LatticewardError):
+    code = "verification_failed"
+
+
+class InvalidSignatureError(VerificationError):
+    code = "invalid_signature"
+
+
+class UntrustedIssuerError(VerificationError):
+    code = "untrusted_issuer"
+
+
+class CertificateNotValidError(VerificationError):
+    code = "certificate_not_valid"
+
+
+class CertificateRevokedError(VerificationError):
+    code = "certificate_revoked"
+
+
+class WrongContextError(VerificationError):
+    """A good signature or envelope, made for another round, device, plan or purpose."""
+
+    code = "wrong_context"
+
+
+class ReplayError(VerificationError):
+    code = "replayed"
+
+
+class ClockSkewError(VerificationError):
+    """The signer's clock is too far from ours; the message says by how many seconds."""
+
+    code = "clock_skew"
+    retryable = True
+
+
+class ClaimRefusedError(VerificationError):
+    """A claim code is unknown, used, expired or wrong: deliberately one answer for all four."""
+
+    code = "claim_refused"
+
+
+class NotAuthenticatedError(VerificationError):
+    """The request carries no usable proof of who sent it."""
+
+    code = "not_authenticated"
+
+
+class NotPermittedError(VerificationError):
+    """Known, and not allowed to do this."""
+
+    code = "not_permitted"
+
+
+class LedgerError(VerificationError):
+    code = "ledger_error"
+
+
+class InclusionProofError(LedgerError):
+    code = "inclusion_proof_invalid"
+
+
+class ConsistencyProofError(LedgerError):
+    code = "consistency_proof_invalid"
+
+
+class CheckpointError(LedgerError):
+    code = "checkpoint_invalid"
+
+
+# --- confidentiality ---------------------------------------------------------------------------------------------
+
+
+class DecryptionError(LatticewardError):
+    """Opening failed. One class, no detail, no subclass: a forger learns nothing from it."""
+
+    code = "decryption_failed"
+
+
+# --- state -------------------------------------------------------------------------------------------------------
+
+
+class StateError(LatticewardError):
+    code = "wrong_state"
+
+
+class InvalidTransitionError(StateError):
+    code = "invalid_transition"
+
+
+class KeyUsageError(StateError):
+    """The key's kind, state or time does not allow this use."""
+
+    code = "key_usage"
+
+
+class StaleStateError(StateError):
+    """Somebody else moved first: nothing was changed."""
+
+    code = "stale_state"
+    retryable = True
+
+
+class NotFoundError(LatticewardError):
+    code = "not_found"
+
+
+class IdempotencyMismatchError(StateError):
+    """An idempotency key came back with other content."""
+
+    code = "idempotency_mismatch"
+
+
+# --- rounds ------------------------------------------------------------------------------------------------------
+
+
+class RoundError(LatticewardError):
+    code = "round_error"
+
+
+class IncompatiblePlanError(RoundError):
+    """Parts of a plan do not fit each other; the message says which and why."""
+
+    code = "incompatible_plan"
+
+
+class QuorumNotMetError(RoundError):
+    code = "quorum_not_met"
+
+
+class UnmaskingError(RoundError):
+    code = "unmasking_failed"
+
+
+class PlanBelowFloorError(RoundError):
+    """The hospital's own floor refuses what the plan asks for."""
+
+    code = "plan_below_floor"
+
+
+class ContributionError(RoundError):
+    code = "contribution_refused"
+
+
+class LayoutMismatchError(ContributionError):
+    code = "layout_mismatch"
+
+
+class NonFiniteUpdateError(ContributionError):
+    code = "non_finite_update"
+
+
+class NormExceededError(ContributionError):
+    code = "norm_exceeded"
+
+
+class PrivacyBudgetExceededError(LatticewardError):
+    code = "privacy_budget_exceeded"
+
+
+# --- custody and start-up ----------------------------------------------------------------------------------------
+
+
+class CustodyError(LatticewardError):
+    """A private key or the key that wraps it is missing, unreadable or tampered with."""
+
+    code = "custody_failed"
+
+
+class SelfTestError(LatticewardError):
+    """A cryptographic primitive is missing or gives a wrong answer: the process must not start."""
+
+    code = "self_test_failed"
+
+
+# --- transport (agent only) --------------------------------------------------------------------------------------
+
+
+class TransportError(LatticewardError):
+    code = "transport_error"
+
+
+class TransientTransportError(TransportError):
+    """The server cannot be reached or is busy: back off and try again."""
+
+    code = "transport_transient"
+    retryable = True
+
+
+class PermanentTransportError(TransportError):
+    """The server refused for good; ``server_code`` is its stable code."""
+
+    code = "transport_permanent"
+
+    def __init__(self, message: str, *, server_code: str = "") -> None:
+        super().__init__(message)
+        self.server_code = server_code
