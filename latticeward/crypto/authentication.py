@@ -1,0 +1,217 @@
+"""The keys that sign requests: ML-DSA-65 (also certificate requests and TLS) and Ed25519, each by itself.
+
+They sign with the empty context, as RFC 9421 and X.509 demand, and therefore never anything of our own formats. What
+they do sign cannot be mistaken for each other: a signature base opens with a quotation mark, a certificate request
+with the byte 0x30, TLS 1.3 with sixty-four spaces. Composite keys do none of the three.
+"""
+
+import hashlib
+import secrets
+from typing import Final, Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa
+
+from latticeward.crypto.points import require_sound_ed25519, require_sound_lattice
+from latticeward.crypto.secret_key import SecretKey, require_length, speakable
+from latticeward.errors import InvalidSignatureError, MalformedMessageError, UnsupportedSuiteError
+
+ML_DSA_65: Final = "ml-dsa-65"
+ED25519: Final = "ed25519"
+_SEED_BYTES: Final = 32
+
+
+class _VerifyKey:
+    """What the two public classes share."""
+
+    __slots__ = ("_algorithm", "_key_id", "_raw")
+
+    def __init__(self, raw: bytes, algorithm: str) -> None:
+        self._raw, self._algorithm = bytes(raw), algorithm
+        self._key_id = hashlib.sha256(algorithm.encode() + self._raw).digest()
+
+    @property
+    def raw(self) -> bytes:
+        """The public key as its standard writes it."""
+        return self._raw
+
+    @property
+    def algorithm(self) -> str:
+        """``ml-dsa-65`` or ``ed25519``."""
+        return self._algorithm
+
+    @property
+    def key_id(self) -> bytes:
+        """SHA-256 of algorithm id and raw key, 32 bytes."""
+        return self._key_id
+
+    @property
+    def fingerprint(self) -> str:
+        """The first half of the key id, in groups to be read aloud."""
+        return speakable(self._key_id)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _VerifyKey):
+            return NotImplemented
+        return (self._algorithm, self._raw) == (other._algorithm, other._raw)
+
+    def __hash__(self) -> int:
+        return hash(self._key_id)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._algorithm} {self._key_id.hex()[:16]}>"
+
+
+class AuthenticationVerifyKey(_VerifyKey):
+    """An ML-DSA-65 public key, 1952 bytes."""
+
+    __slots__ = ("_native",)
+
+    def __init__(self, raw: bytes) -> None:
+        require_length(raw, 1952, "an ml-dsa-65 public key")
+        require_sound_lattice(raw)
+        try:
+            self._native = mldsa.MLDSA65PublicKey.from_public_bytes(bytes(raw))
+        except ValueError as error:
+            raise MalformedMessageError("not an ML-DSA-65 public key") from error
+        super().__init__(raw, ML_DSA_65)
+
+    @classmethod
+    def from_raw(cls, raw: bytes) -> Self:
+        """Read a public key from outside.
+
+        Raises:
+            MalformedMessageError: not 1952 bytes, or not a key.
+            KeyUsageError: zeros only.
+        """
+        return cls(raw)
+
+    def verify(self, signature: bytes, data: bytes) -> None:
+        """Check an ML-DSA-65 signature (3309 bytes) with the empty context.
+
+        Raises:
+            InvalidSignatureError
+        """
+        try:
+            self._native.verify(bytes(signature), data)
+        except (InvalidSignature, ValueError):
+            raise InvalidSignatureError(f"the ml-dsa-65 signature does not hold under {self!r}") from None
+
+
+class ClassicalVerifyKey(_VerifyKey):
+    """An Ed25519 public key, 32 bytes."""
+
+    __slots__ = ("_native",)
+
+    def __init__(self, raw: bytes) -> None:
+        require_length(raw, 32, "an ed25519 public key")
+        require_sound_ed25519(raw)
+        try:
+            self._native = ed25519.Ed25519PublicKey.from_public_bytes(bytes(raw))
+        except ValueError as error:
+            raise MalformedMessageError("not an Ed25519 public key") from error
+        super().__init__(raw, ED25519)
+
+    @classmethod
+    def from_raw(cls, raw: bytes) -> Self:
+        """Read a public key from outside.
+
+        Raises:
+            MalformedMessageError: not 32 bytes.
+            KeyUsageError: a point of small order.
+        """
+        return cls(raw)
+
+    def verify(self, signature: bytes, data: bytes) -> None:
+        """Check an Ed25519 signature (64 bytes).
+
+        Raises:
+            InvalidSignatureError
+        """
+        try:
+            self._native.verify(bytes(signature), data)
+        except (InvalidSignature, ValueError):
+            raise InvalidSignatureError(f"the ed25519 signature does not hold under {self!r}") from None
+
+
+class AuthenticationSigningKey(SecretKey):
+    """An ML-DSA-65 private key, kept as its 32-byte seed."""
+
+    KIND = "authentication-signing"
+
+    __slots__ = ("_native", "_verify_key")
+
+    def __init__(self, seed: bytes) -> None:
+        require_length(seed, _SEED_BYTES, "an ml-dsa-65 seed")
+        super().__init__(ML_DSA_65, seed)
+        self._native = mldsa.MLDSA65PrivateKey.from_seed_bytes(bytes(seed))
+        self._verify_key = AuthenticationVerifyKey(self._native.public_key().public_bytes_raw())
+
+    @classmethod
+    def generate(cls) -> Self:
+        """A fresh key from the operating system's randomness."""
+        return cls(secrets.token_bytes(_SEED_BYTES))
+
+    @classmethod
+    def from_seed(cls, seed: bytes, algorithm: str = ML_DSA_65) -> Self:
+        """The key of a 32-byte seed.
+
+        Raises:
+            MalformedMessageError: another length.
+            UnsupportedSuiteError: the seed is said to be for another algorithm.
+        """
+        _require_algorithm(algorithm, ML_DSA_65)
+        return cls(seed)
+
+    @property
+    def verify_key(self) -> AuthenticationVerifyKey:
+        """The public key."""
+        return self._verify_key
+
+    def sign(self, data: bytes) -> bytes:
+        """Sign with the empty context: 3309 bytes, other ones each time (hedged)."""
+        return self._native.sign(data)
+
+
+class ClassicalSigningKey(SecretKey):
+    """An Ed25519 private key, 32 bytes."""
+
+    KIND = "classical-signing"
+
+    __slots__ = ("_native", "_verify_key")
+
+    def __init__(self, seed: bytes) -> None:
+        require_length(seed, _SEED_BYTES, "an ed25519 secret key")
+        super().__init__(ED25519, seed)
+        self._native = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(seed))
+        self._verify_key = ClassicalVerifyKey(self._native.public_key().public_bytes_raw())
+
+    @classmethod
+    def generate(cls) -> Self:
+        """A fresh key from the operating system's randomness."""
+        return cls(secrets.token_bytes(_SEED_BYTES))
+
+    @classmethod
+    def from_seed(cls, seed: bytes, algorithm: str = ED25519) -> Self:
+        """The key of a 32-byte seed.
+
+        Raises:
+            MalformedMessageError: another length.
+            UnsupportedSuiteError: the seed is said to be for another algorithm.
+        """
+        _require_algorithm(algorithm, ED25519)
+        return cls(seed)
+
+    @property
+    def verify_key(self) -> ClassicalVerifyKey:
+        """The public key."""
+        return self._verify_key
+
+    def sign(self, data: bytes) -> bytes:
+        """Sign: 64 bytes."""
+        return self._native.sign(data)
+
+
+def _require_algorithm(algorithm: str, wanted: str) -> None:
+    if algorithm != wanted:
+        raise UnsupportedSuiteError(f"this kind of key is {wanted}, not {str(algorithm)[:40]!r}")

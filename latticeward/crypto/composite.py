@@ -1,0 +1,354 @@
+"""Composite signature keys: ML-DSA and a classical scheme as one, after draft-ietf-lamps-pq-composite-sigs-19.
+
+What is signed is a representative: the prefix, the algorithm's label, the context with its length, and the SHA-512 of
+the message. Both halves sign the same representative, ML-DSA with the label as its own context, so that neither half
+can be cut out and used alone. A signature is good only if both halves are. Which contexts exist is decided in
+``signing.py``, whose functions are the only ones that the rest of the product calls.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from latticeward.crypto.points import require_sound_ed25519, require_sound_lattice
+from latticeward.crypto.secret_key import SecretKey, require_length, speakable
+from latticeward.crypto.suites import SignatureAlgorithm, in_benchmark_context
+from latticeward.errors import InvalidSignatureError, KeyUsageError, MalformedMessageError, UnsupportedSuiteError
+
+PREHASH_BYTES: Final = 64
+CONTEXT_LIMIT_BYTES: Final = 255
+_PREFIX: Final = b"CompositeAlgorithmSignatures2025"
+_LATTICE_SEED_BYTES: Final = 32
+_LatticePublic = mldsa.MLDSA65PublicKey | mldsa.MLDSA87PublicKey
+_LatticePrivate = mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey
+_ClassicalPublic = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
+_ClassicalPrivate = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
+_LATTICE_PRIVATE: Final[Mapping[int, Callable[[bytes], _LatticePrivate]]] = {
+    65: mldsa.MLDSA65PrivateKey.from_seed_bytes,
+    87: mldsa.MLDSA87PrivateKey.from_seed_bytes,
+}
+_LATTICE_PUBLIC: Final[Mapping[int, Callable[[bytes], _LatticePublic]]] = {
+    65: mldsa.MLDSA65PublicKey.from_public_bytes,
+    87: mldsa.MLDSA87PublicKey.from_public_bytes,
+}
+_LATTICE_PUBLIC_BYTES: Final = {65: 1952, 87: 2592, None: 0}
+_LATTICE_SIGNATURE_BYTES: Final = {65: 3309, 87: 4627, None: 0}
+_CLASSICAL_SECRET_BYTES: Final = {"ed25519": 32, "p384": 64, None: 0}
+_CLASSICAL_PUBLIC_BYTES: Final = {"ed25519": 32, "p384": 97, None: 0}
+_CLASSICAL_SIGNATURE_LIMIT_BYTES: Final = {"ed25519": 64, "p384": 104, None: 0}
+# ECPrivateKey (RFC 5915) with the named curve and without the public key: everything but the scalar is constant.
+_P384_OPEN, _P384_CLOSE = bytes.fromhex("303e0201010430"), bytes.fromhex("a00706052b81040022")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompositeParameters:
+    """One algorithm: ``lattice`` is the ML-DSA set, ``classical`` the other half; None where a half is left out.
+
+    Algorithms with one half work in ``benchmark_context`` only.
+    """
+
+    label: bytes
+    oid: str
+    lattice: int | None
+    classical: str | None
+
+    @property
+    def is_hybrid(self) -> bool:
+        """Whether both halves are there."""
+        return self.lattice is not None and self.classical is not None
+
+    @property
+    def seed_bytes(self) -> int:
+        """Length of the secret form: ML-DSA seed, then the classical secret key."""
+        return (_LATTICE_SEED_BYTES if self.lattice else 0) + _CLASSICAL_SECRET_BYTES[self.classical]
+
+    @property
+    def public_bytes(self) -> int:
+        """Length of the public form: ML-DSA key, then the classical one."""
+        return _LATTICE_PUBLIC_BYTES[self.lattice] + _CLASSICAL_PUBLIC_BYTES[self.classical]
+
+    @property
+    def signature_limit_bytes(self) -> int:
+        """The longest signature."""
+        return _LATTICE_SIGNATURE_BYTES[self.lattice] + _CLASSICAL_SIGNATURE_LIMIT_BYTES[self.classical]
+
+
+# The long labels of the draft's text; a label file in the draft's repository holds shorter ones, which do not verify.
+PARAMETERS: Final[Mapping[str, CompositeParameters]] = MappingProxyType(
+    {
+        SignatureAlgorithm.MLDSA65_ED25519: CompositeParameters(
+            label=b"COMPSIG-MLDSA65-Ed25519-SHA512", oid="1.3.6.1.5.5.7.6.48", lattice=65, classical="ed25519"
+        ),
+        SignatureAlgorithm.MLDSA65_P384: CompositeParameters(
+            label=b"COMPSIG-MLDSA65-ECDSA-P384-SHA512", oid="1.3.6.1.5.5.7.6.46", lattice=65, classical="p384"
+        ),
+        SignatureAlgorithm.MLDSA87_P384: CompositeParameters(
+            label=b"COMPSIG-MLDSA87-ECDSA-P384-SHA512", oid="1.3.6.1.5.5.7.6.49", lattice=87, classical="p384"
+        ),
+        SignatureAlgorithm.ED25519: CompositeParameters(
+            label=b"LATTICEWARD-BENCHMARK-Ed25519-SHA512", oid="", lattice=None, classical="ed25519"
+        ),
+        SignatureAlgorithm.MLDSA65: CompositeParameters(
+            label=b"LATTICEWARD-BENCHMARK-MLDSA65-SHA512", oid="", lattice=65, classical=None
+        ),
+    }
+)
+
+
+def composite_parameters(algorithm: str) -> CompositeParameters:
+    """The row of an algorithm that may be used here and now.
+
+    Raises:
+        UnsupportedSuiteError: unknown, or with one half only outside ``benchmark_context``.
+    """
+    row = PARAMETERS.get(algorithm)
+    if row is None:
+        raise UnsupportedSuiteError(f"no composite signature is called {str(algorithm)[:40]!r}")
+    if not row.is_hybrid and not in_benchmark_context():
+        raise UnsupportedSuiteError(f"{algorithm} has one half only and is for benchmarks")
+    return row
+
+
+class CompositeVerifyKey:
+    """A composite public key. Made by ``from_raw`` or by a signing key."""
+
+    __slots__ = ("_algorithm", "_classical", "_key_id", "_lattice", "_raw")
+
+    def __init__(self, raw: bytes, algorithm: str) -> None:
+        row = composite_parameters(algorithm)
+        require_length(raw, row.public_bytes, f"a {algorithm} public key")
+        self._raw, self._algorithm = bytes(raw), SignatureAlgorithm(algorithm)
+        self._key_id = hashlib.sha256(self._algorithm.encode() + self._raw).digest()
+        cut = _LATTICE_PUBLIC_BYTES[row.lattice]
+        self._lattice = _load_lattice(row.lattice, self._raw[:cut])
+        self._classical = _load_classical(row.classical, self._raw[cut:])
+
+    @classmethod
+    def from_raw(cls, raw: bytes, algorithm: str) -> Self:
+        """Read a public key from outside.
+
+        Args:
+            raw: ML-DSA key, then Ed25519 key (32 bytes) or uncompressed P-384 point (97 bytes).
+            algorithm: id from ``SignatureAlgorithm``.
+
+        Raises:
+            MalformedMessageError: wrong length or not a key.
+            KeyUsageError: a half is all zero or of small order.
+            UnsupportedSuiteError: see ``composite_parameters``.
+        """
+        return cls(raw, algorithm)
+
+    @property
+    def raw(self) -> bytes:
+        """The public form: 1984, 2049 or 2689 bytes."""
+        return self._raw
+
+    @property
+    def algorithm(self) -> str:
+        """Id from ``SignatureAlgorithm``."""
+        return self._algorithm
+
+    @property
+    def key_id(self) -> bytes:
+        """SHA-256 of algorithm id and raw key, 32 bytes."""
+        return self._key_id
+
+    @property
+    def fingerprint(self) -> str:
+        """The first half of the key id, in groups to be read aloud."""
+        return speakable(self._key_id)
+
+    def verify_prehashed(self, signature: bytes, prehash: bytes, *, context: bytes) -> None:
+        """Check both halves, always both, and only then say anything.
+
+        Args:
+            signature: ML-DSA's fixed length, then the classical half to the last byte.
+            prehash: SHA-512 of the message, 64 bytes.
+            context: 1 to 255 bytes; empty for the vectors of the draft.
+
+        Raises:
+            InvalidSignatureError: either half is wrong, or the length is.
+            UnsupportedSuiteError: see ``composite_parameters``.
+        """
+        row = composite_parameters(self._algorithm)
+        representative = make_representative(row, prehash, context)
+        cut = _LATTICE_SIGNATURE_BYTES[row.lattice]
+        good = len(signature) <= row.signature_limit_bytes
+        if self._lattice is not None:
+            try:
+                self._lattice.verify(bytes(signature[:cut]), representative, context=row.label)
+            except (InvalidSignature, ValueError):
+                good = False
+        good = _classical_holds(self._classical, bytes(signature[cut:]), representative) and good
+        if not good:
+            raise InvalidSignatureError(f"the composite signature does not hold under key {self._key_id.hex()[:16]}")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CompositeVerifyKey):
+            return NotImplemented
+        return (self._algorithm, self._raw) == (other._algorithm, other._raw)
+
+    def __hash__(self) -> int:
+        return hash(self._key_id)
+
+    def __repr__(self) -> str:
+        return f"<CompositeVerifyKey {self._algorithm} {self._key_id.hex()[:16]}>"
+
+
+class CompositeSigningKey(SecretKey):
+    """A composite private key: ML-DSA seed (32 bytes) and the classical secret, never used apart from each other."""
+
+    KIND = "composite-signing"
+
+    __slots__ = ("_classical", "_lattice", "_verify_key")
+
+    def __init__(self, seed: bytes, algorithm: str) -> None:
+        row = composite_parameters(algorithm)
+        require_length(seed, row.seed_bytes, f"a {algorithm} secret key")
+        super().__init__(SignatureAlgorithm(algorithm), seed)
+        cut = _LATTICE_SEED_BYTES if row.lattice else 0
+        self._lattice = _LATTICE_PRIVATE[row.lattice](bytes(seed[:cut])) if row.lattice else None
+        self._classical = _load_classical_secret(row.classical, bytes(seed[cut:]))
+        raw = self._lattice.public_key().public_bytes_raw() if self._lattice else b""
+        self._verify_key = CompositeVerifyKey(raw + _classical_public(self._classical), algorithm)
+
+    @classmethod
+    def generate(cls, algorithm: str = SignatureAlgorithm.MLDSA65_ED25519) -> Self:
+        """A fresh key from the operating system's randomness."""
+        row = composite_parameters(algorithm)
+        seed = secrets.token_bytes(_LATTICE_SEED_BYTES) if row.lattice else b""
+        return cls(seed + _new_classical_secret(row.classical), algorithm)
+
+    @classmethod
+    def from_seed(cls, seed: bytes, algorithm: str = SignatureAlgorithm.MLDSA65_ED25519) -> Self:
+        """The key of a stored secret form.
+
+        Args:
+            seed: ML-DSA seed (32 bytes), then the raw Ed25519 key (32) or the ECPrivateKey of P-384 (64).
+            algorithm: id from ``SignatureAlgorithm``; must be the one that the seed was made for.
+
+        Raises:
+            MalformedMessageError: wrong length or not a key.
+            UnsupportedSuiteError: see ``composite_parameters``.
+        """
+        return cls(seed, algorithm)
+
+    @property
+    def verify_key(self) -> CompositeVerifyKey:
+        """The public key."""
+        return self._verify_key
+
+    def sign_prehashed(self, prehash: bytes, *, context: bytes) -> bytes:
+        """Sign with both halves. Hedged: two signatures of one message differ.
+
+        Args:
+            prehash: SHA-512 of the message, 64 bytes.
+            context: 1 to 255 bytes.
+
+        Returns:
+            At most 3373 (with Ed25519), 3413 or 4731 bytes.
+        """
+        row = composite_parameters(self._algorithm)
+        representative = make_representative(row, prehash, context)
+        lattice = self._lattice.sign(representative, context=row.label) if self._lattice else b""
+        match self._classical:
+            case None:
+                return lattice
+            case ed25519.Ed25519PrivateKey() as key:
+                return lattice + key.sign(representative)
+            case key:
+                return lattice + key.sign(representative, ec.ECDSA(hashes.SHA384()))
+
+
+def make_representative(row: CompositeParameters, prehash: bytes, context: bytes) -> bytes:
+    """The bytes that both halves sign (draft 19, section 2.2)."""
+    if len(prehash) != PREHASH_BYTES or len(context) > CONTEXT_LIMIT_BYTES:
+        raise KeyUsageError("a composite signature takes a 64-byte digest and a context of at most 255 bytes")
+    return _PREFIX + row.label + bytes([len(context)]) + context + prehash
+
+
+def _load_lattice(parameter_set: int | None, raw: bytes) -> _LatticePublic | None:
+    if parameter_set is None:
+        return None
+    require_sound_lattice(raw)
+    try:
+        return _LATTICE_PUBLIC[parameter_set](raw)
+    except ValueError as error:
+        raise MalformedMessageError("not an ML-DSA public key") from error
+
+
+def _load_classical(kind: str | None, raw: bytes) -> _ClassicalPublic | None:
+    try:
+        match kind:
+            case None:
+                return None
+            case "ed25519":
+                require_sound_ed25519(raw)
+                return ed25519.Ed25519PublicKey.from_public_bytes(raw)
+            case _:
+                return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP384R1(), raw)
+    except ValueError as error:
+        raise MalformedMessageError("the classical half is not a public key") from error
+
+
+def _classical_holds(key: _ClassicalPublic | None, signature: bytes, representative: bytes) -> bool:
+    try:
+        match key:
+            case None:
+                return not signature
+            case ed25519.Ed25519PublicKey():
+                key.verify(signature, representative)
+            case _:
+                # DER read and written again must be the same bytes: nothing trails, and there is one spelling.
+                if encode_dss_signature(*decode_dss_signature(signature)) != signature:
+                    return False
+                key.verify(signature, representative, ec.ECDSA(hashes.SHA384()))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _new_classical_secret(kind: str | None) -> bytes:
+    match kind:
+        case None:
+            return b""
+        case "ed25519":
+            return secrets.token_bytes(32)
+        case _:
+            scalar = ec.generate_private_key(ec.SECP384R1()).private_numbers().private_value
+            return _P384_OPEN + scalar.to_bytes(48, "big") + _P384_CLOSE
+
+
+def _load_classical_secret(kind: str | None, raw: bytes) -> _ClassicalPrivate | None:
+    match kind:
+        case None:
+            return None
+        case "ed25519":
+            return ed25519.Ed25519PrivateKey.from_private_bytes(raw)
+        case _:
+            if not (raw.startswith(_P384_OPEN) and raw.endswith(_P384_CLOSE)):
+                raise MalformedMessageError("the P-384 half is not an ECPrivateKey without its public part")
+            try:
+                scalar = int.from_bytes(raw[len(_P384_OPEN) : -len(_P384_CLOSE)], "big")
+                return ec.derive_private_key(scalar, ec.SECP384R1())
+            except ValueError as error:
+                raise MalformedMessageError("the P-384 scalar is out of range") from error
+
+
+def _classical_public(key: _ClassicalPrivate | None) -> bytes:
+    match key:
+        case None:
+            return b""
+        case ed25519.Ed25519PrivateKey():
+            return key.public_key().public_bytes_raw()
+        case _:
+            return key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
