@@ -1,0 +1,310 @@
+"""X.509 with ML-DSA: keys, names, certificate requests and the verification of chains, for both ends.
+
+A root (ML-DSA-87, ten years, meant to rest offline) signs an issuing authority (ML-DSA-65, three years, path
+length 0, confined by name constraints to one federation) and a delegated OCSP responder. Profile ``cnsa2``
+uses ML-DSA-87 everywhere. Certificates bind a device's authentication key only; its other keys are bound by
+the key statement, because neither common tools nor this library understand composite keys in certificates.
+
+Every signature of this file is ML-DSA with the empty context, as RFC 9881 asks; the keys of this file sign
+nothing else (a device's authentication key also signs requests, which begin with another byte: see
+``httpsig.py``). Making certificates is the authority's and lives in ``issuing.py``; revocation is the
+database's to say.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import mldsa
+from cryptography.x509 import verification
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
+
+from latticeward.crypto.authentication import ML_DSA_65
+from latticeward.crypto.certificate_keys import ALGORITHMS, ML_DSA_87, CertificateSigningKey
+from latticeward.errors import CertificateNotValidError, KeyUsageError, MalformedMessageError
+
+# Under .internal, which no public authority will ever certify and no public resolver will ever answer.
+DOMAIN: Final = "latticeward.internal"
+_SIZE_LIMIT_BYTES: Final = 16_384  # an ML-DSA-87 certificate with an ML-DSA-87 subject is about 7.7 kB
+_CHAIN_LIMIT: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateProfile:
+    """Which ML-DSA parameter set stands at each place of the hierarchy."""
+
+    name: str
+    root: str
+    issuing: str
+    responder: str
+    device: str
+
+
+PROFILES: Final[Mapping[str, CertificateProfile]] = {
+    row.name: row
+    for row in (
+        CertificateProfile(name="standard", root=ML_DSA_87, issuing=ML_DSA_65, responder=ML_DSA_65, device=ML_DSA_65),
+        CertificateProfile(name="cnsa2", root=ML_DSA_87, issuing=ML_DSA_87, responder=ML_DSA_87, device=ML_DSA_87),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceNames:
+    """What a device's certificate says about it; taken from the claim record, never from the request.
+
+    Attributes:
+        federation: slug, one DNS label.
+        site: slug, one DNS label.
+        device_id: UUID text.
+    """
+
+    federation: str
+    site: str
+    device_id: str
+
+    @property
+    def dns_name(self) -> str:
+        return f"{self.device_id}.{self.site}.{federation_domain(self.federation)}"
+
+    @property
+    def uri(self) -> str:
+        """Authority-style, because a URN has no host and would collide with URI name constraints."""
+        return f"https://{federation_domain(self.federation)}/sites/{self.site}/devices/{self.device_id}"
+
+
+def federation_domain(federation: str) -> str:
+    """The DNS subtree that a federation's issuing authority is confined to."""
+    return f"{federation}.{DOMAIN}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityCertificate:
+    """A certificate whose chain has been verified. Made by ``verify_chain`` only.
+
+    Attributes:
+        der: the leaf, DER.
+        fingerprint: SHA-256 of it, 32 bytes.
+        serial: 40 hexadecimal characters or fewer.
+        device_id: UUID text, from the common name.
+        dns_name: the only DNS name in it.
+        algorithm: of the subject's key.
+        public_key: raw subject key.
+        not_before_at: aware UTC.
+        not_after_at: aware UTC.
+    """
+
+    der: bytes
+    fingerprint: bytes
+    serial: str
+    device_id: str
+    dns_name: str
+    algorithm: str
+    public_key: bytes
+    not_before_at: datetime
+    not_after_at: datetime
+
+
+def fingerprint(der: bytes) -> bytes:
+    """SHA-256 of a certificate, 32 bytes."""
+    return hashlib.sha256(der).digest()
+
+
+def serial_of(der: bytes) -> str:
+    """The serial number as lower-case hexadecimal, for storing and looking up."""
+    return f"{load_certificate(der).serial_number:x}"
+
+
+class SeedKey(Protocol):
+    """A private ML-DSA key that can give its 32-byte seed: an authentication key, mostly."""
+
+    def export_seed(self) -> bytes: ...
+
+
+def make_csr(key: SeedKey, *, algorithm: str = ML_DSA_65, common_name: str = "latticeward device") -> bytes:
+    """A certificate request (PKCS #10). Only its public key is ever copied; the name is for people.
+
+    Args:
+        key: the authentication key, whose public half is asked to be certified.
+        algorithm: of that key.
+        common_name: any text up to 64 characters.
+
+    Returns:
+        DER.
+    """
+    private = CertificateSigningKey.from_seed(key.export_seed(), algorithm).private
+    return (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(common_name_of(common_name))
+        .sign(private, None)
+        .public_bytes(serialization.Encoding.DER)
+    )
+
+
+def verify_csr(der: bytes, *, algorithm: str = ML_DSA_65) -> bytes:
+    """Prove that the requester holds the key in a certificate request, and take that key out of it.
+
+    Args:
+        der: the request; at most 16 kB.
+        algorithm: the one the federation's profile demands.
+
+    Returns:
+        The raw public key. Nothing else of the request is to be believed.
+
+    Raises:
+        MalformedMessageError: not a certificate request, or too large.
+        KeyUsageError: a key or signature of another algorithm.
+        CertificateNotValidError: the request's own signature does not verify.
+    """
+    row = ALGORITHMS[algorithm]
+    if len(der) > _SIZE_LIMIT_BYTES:
+        raise MalformedMessageError("the certificate request is too large")
+    try:
+        request = x509.load_der_x509_csr(der)
+        public = request.public_key()
+        signature_oid = request.signature_algorithm_oid
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise MalformedMessageError("not a certificate request") from exc
+    if not isinstance(public, row.public) or signature_oid != row.oid:
+        raise KeyUsageError(f"the certificate request is not for an {algorithm} key")
+    if not request.is_signature_valid:
+        raise CertificateNotValidError("the certificate request's signature does not verify")
+    return public.public_bytes_raw()
+
+
+def verify_chain(
+    chain: Sequence[bytes],
+    *,
+    root: bytes,
+    now: datetime,
+    names: DeviceNames | None = None,
+    profile: CertificateProfile = PROFILES["standard"],
+) -> IdentityCertificate:
+    """Believe a device's certificate, or refuse it.
+
+    1. The chain is leaf and issuing authority, within the size limits; the root is the pinned one, never the
+       chain's.
+    2. Path, dates, name constraints and path length hold (the library's path validation).
+    3. Every key and signature on the path is of the profile's algorithm: path validation lets any leaf key
+       through.
+    4. The leaf is for client authentication and digital signatures, and for nothing else.
+    5. It names one device, in the common name, one DNS name and one URI alike; the expected one, if given.
+
+    Revocation is left to the caller, who knows the present state.
+
+    Args:
+        chain: DER, leaf first; a root at the end is ignored.
+        root: DER of the pinned root.
+        now: aware UTC.
+        names: the device it must be; None if the caller only wants to know which one it is.
+        profile: algorithms demanded at each place.
+
+    Raises:
+        CertificateNotValidError: one of the checks failed; the message says which.
+        MalformedMessageError: not certificates.
+    """
+    # 1
+    if not 2 <= len(chain) <= _CHAIN_LIMIT or any(len(der) > _SIZE_LIMIT_BYTES for der in chain):
+        raise CertificateNotValidError("a chain is leaf, issuing authority and at most a root")
+    leaf, issuing, anchor = load_certificate(chain[0]), load_certificate(chain[1]), load_certificate(root)
+
+    # 2
+    verifier = (
+        verification.PolicyBuilder()
+        .store(verification.Store([anchor]))
+        .time(now)
+        .max_chain_depth(1)
+        .build_client_verifier()
+    )
+    try:
+        path = verifier.verify(leaf, [issuing]).chain
+    except verification.VerificationError as exc:
+        raise CertificateNotValidError(f"path validation refused the chain: {exc}") from exc
+    if len(path) != 3:
+        raise CertificateNotValidError("the leaf must be signed by the issuing authority, that by the root")
+
+    # 3
+    places = ((leaf, profile.device, profile.issuing), (issuing, profile.issuing, profile.root))
+    for certificate, key_algorithm, signer_algorithm in (*places, (anchor, profile.root, profile.root)):
+        if (
+            certificate.signature_algorithm_oid != ALGORITHMS[signer_algorithm].oid
+            or certificate.public_key_algorithm_oid != ALGORITHMS[key_algorithm].oid
+        ):
+            raise CertificateNotValidError("a key or signature on the path is of another algorithm")
+
+    # 4
+    try:
+        usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
+        extended = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound as exc:
+        raise CertificateNotValidError("the certificate does not say what it is for") from exc
+    if usage != key_usage(authority=False) or list(extended) != [ExtendedKeyUsageOID.CLIENT_AUTH]:
+        raise CertificateNotValidError("the certificate is not made for a device")
+
+    # 5
+    found = _device_names(leaf)
+    if names is not None and found != names:
+        raise CertificateNotValidError("the certificate names another device")
+
+    public = leaf.public_key()
+    assert isinstance(public, mldsa.MLDSA65PublicKey | mldsa.MLDSA87PublicKey)
+    return IdentityCertificate(
+        der=chain[0],
+        fingerprint=fingerprint(chain[0]),
+        serial=serial_of(chain[0]),
+        device_id=found.device_id,
+        dns_name=found.dns_name,
+        algorithm=profile.device,
+        public_key=public.public_bytes_raw(),
+        not_before_at=leaf.not_valid_before_utc,
+        not_after_at=leaf.not_valid_after_utc,
+    )
+
+
+def _device_names(leaf: x509.Certificate) -> DeviceNames:
+    def only(oid: x509.ObjectIdentifier) -> str:
+        values = [str(item.value) for item in leaf.subject.get_attributes_for_oid(oid)]
+        if len(values) != 1 or len(leaf.subject) != 3:
+            raise CertificateNotValidError("the certificate's subject is not a device's")
+        return values[0]
+
+    names = DeviceNames(
+        federation=only(NameOID.ORGANIZATION_NAME),
+        site=only(NameOID.ORGANIZATIONAL_UNIT_NAME),
+        device_id=only(NameOID.COMMON_NAME),
+    )
+    alternative = leaf.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
+    assert isinstance(alternative, x509.SubjectAlternativeName)
+    if list(alternative) != [x509.DNSName(names.dns_name), x509.UniformResourceIdentifier(names.uri)]:
+        raise CertificateNotValidError("the certificate's names contradict each other")
+    return names
+
+
+def load_certificate(der: bytes) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(der)
+    except ValueError as exc:
+        raise MalformedMessageError("not a certificate") from exc
+
+
+def common_name_of(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def key_usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        encipher_only=False,
+        decipher_only=False,
+    )

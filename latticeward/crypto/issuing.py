@@ -1,0 +1,177 @@
+"""What only the authority does with X.509: it makes the hierarchy and binds devices' keys to names.
+
+A device's certificate carries what the claim record says; from the request comes the public key alone,
+already proven. Requests, names and the verification of chains live in ``certificate.py``, which both ends
+use.
+"""
+
+import secrets
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from latticeward.crypto.certificate import (
+    DeviceNames,
+    common_name_of,
+    federation_domain,
+    key_usage,
+    load_certificate,
+)
+from latticeward.crypto.certificate_keys import CertificateSigningKey, load_public
+
+ROOT_LIFETIME: Final = timedelta(days=3652)
+ISSUING_LIFETIME: Final = timedelta(days=1096)
+RESPONDER_LIFETIME: Final = timedelta(days=30)
+DEVICE_LIFETIME: Final = timedelta(days=90)
+# A device whose clock runs a little behind must not find its new certificate "not yet valid".
+BACKDATE: Final = timedelta(minutes=5)
+
+
+def make_root(key: CertificateSigningKey, *, name: str, now: datetime) -> bytes:
+    """A self-signed root that may sign authorities one level down.
+
+    Args:
+        key: the root key.
+        name: common name, for people.
+        now: aware UTC.
+
+    Returns:
+        DER.
+    """
+    subject = common_name_of(name)
+    builder = _builder(subject, subject, key.public_raw, key.algorithm, now, ROOT_LIFETIME)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
+    builder = builder.add_extension(key_usage(authority=True), critical=True)
+    builder = _with_key_ids(builder, key.public_raw, key.algorithm, key)
+    return _finish(builder, key)
+
+
+def make_issuing(
+    public_raw: bytes,
+    *,
+    algorithm: str,
+    federation: str,
+    root: bytes,
+    root_key: CertificateSigningKey,
+    now: datetime,
+) -> bytes:
+    """The issuing authority of one federation: signs devices only, and only below its domain.
+
+    Args:
+        public_raw: raw public key of the issuing authority.
+        algorithm: its algorithm.
+        federation: slug.
+        root: DER of the root.
+        root_key: the root's private key.
+        now: aware UTC.
+
+    Returns:
+        DER.
+    """
+    issuer = load_certificate(root).subject
+    subject = common_name_of(f"Latticeward issuing authority of {federation}")
+    builder = _builder(subject, issuer, public_raw, algorithm, now, ISSUING_LIFETIME)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(key_usage(authority=True), critical=True)
+    permitted = [x509.DNSName(federation_domain(federation))]
+    builder = builder.add_extension(x509.NameConstraints(permitted, None), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+    builder = _with_key_ids(builder, public_raw, algorithm, root_key)
+    return _finish(builder, root_key)
+
+
+def make_responder(
+    public_raw: bytes, *, algorithm: str, issuing: bytes, issuing_key: CertificateSigningKey, now: datetime
+) -> bytes:
+    """The delegated OCSP responder: 30 days, never itself asked about (no-check). Returns DER.
+
+    It is signed by the issuing authority, whose certificates it speaks about: RFC 6960 accepts a delegate
+    only from the very authority that issued the certificate in question.
+    """
+    subject = common_name_of("Latticeward status responder")
+    issuer = load_certificate(issuing).subject
+    builder = _builder(subject, issuer, public_raw, algorithm, now, RESPONDER_LIFETIME)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(key_usage(authority=False), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING]), critical=True)
+    builder = builder.add_extension(x509.OCSPNoCheck(), critical=False)
+    builder = _with_key_ids(builder, public_raw, algorithm, issuing_key)
+    return _finish(builder, issuing_key)
+
+
+def issue_device(
+    public_raw: bytes,
+    *,
+    algorithm: str,
+    names: DeviceNames,
+    issuing: bytes,
+    issuing_key: CertificateSigningKey,
+    now: datetime,
+    lifetime: timedelta = DEVICE_LIFETIME,
+) -> bytes:
+    """Bind a device's authentication key to its names.
+
+    Args:
+        public_raw: raw public key that was proven in the certificate request.
+        algorithm: its algorithm.
+        names: from the claim record.
+        issuing: DER of the issuing authority.
+        issuing_key: its private key.
+        now: aware UTC; the certificate is back-dated by five minutes.
+        lifetime: from ``now``; never beyond the issuing authority's own end.
+
+    Returns:
+        DER.
+    """
+    authority = load_certificate(issuing)
+    lifetime = min(lifetime, authority.not_valid_after_utc - now)
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, names.federation),
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, names.site),
+            x509.NameAttribute(NameOID.COMMON_NAME, names.device_id),
+        ]
+    )
+    builder = _builder(subject, authority.subject, public_raw, algorithm, now, lifetime)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(key_usage(authority=False), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+    alternative = x509.SubjectAlternativeName([x509.DNSName(names.dns_name), x509.UniformResourceIdentifier(names.uri)])
+    builder = builder.add_extension(alternative, critical=False)
+    builder = _with_key_ids(builder, public_raw, algorithm, issuing_key)
+    return _finish(builder, issuing_key)
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_raw: bytes,
+    algorithm: str,
+    now: datetime,
+    lifetime: timedelta,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(load_public(public_raw, algorithm))
+        # 159 random bits: positive, at most 20 octets (RFC 5280), and nobody can predict what will be signed.
+        .serial_number(secrets.randbits(158) | 1 << 158)
+        .not_valid_before(now - BACKDATE)
+        .not_valid_after(now + lifetime)
+    )
+
+
+def _with_key_ids(
+    builder: x509.CertificateBuilder, subject_raw: bytes, algorithm: str, issuer_key: CertificateSigningKey
+) -> x509.CertificateBuilder:
+    subject_id = x509.SubjectKeyIdentifier.from_public_key(load_public(subject_raw, algorithm))
+    issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.private.public_key())
+    return builder.add_extension(subject_id, critical=False).add_extension(issuer_id, critical=False)
+
+
+def _finish(builder: x509.CertificateBuilder, key: CertificateSigningKey) -> bytes:
+    return builder.sign(key.private, None).public_bytes(serialization.Encoding.DER)
