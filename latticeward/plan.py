@@ -1,0 +1,191 @@
+"""The plan: what every round of a training promises, signed once and never changed.
+
+``RoundPlan.validate`` refuses mixtures that cannot hold what they promise, with the reason in words. Bytes are
+deterministic CBOR (``docs/protocol.md``, "Plan"); the digest over them is what rounds, envelopes and records bind.
+What does not live here: due times and the base model of one round (``messages.Assignment``).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Self
+
+from latticeward import canonical
+from latticeward.aggregation import AGGREGATORS
+from latticeward.canonical import Fields
+from latticeward.crypto.suites import get_suite
+from latticeward.errors import IncompatiblePlanError, MalformedMessageError
+from latticeward.optimisers import check_settings
+from latticeward.protection import PROTECTIONS
+from latticeward.updates.metrics import METRICS
+from latticeward.updates.tensors import TensorLayout
+
+PLAN_LIMIT_BYTES: Final = 256 * 1024
+# The fixed-point grid must be finer than this share of the clip norm, or rounding would be felt (decision: 64 bits).
+COARSEST_STEP: Final = 1e-5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSeconds:
+    """How long each stage of a round may take, in seconds."""
+
+    signing: int = 30
+    recruiting: int = 60
+    collecting: int = 120
+    aggregating: int = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundPlan:
+    """The parameters that all rounds of one training share.
+
+    Attributes:
+        job: name of the learning job that every agent must know.
+        trainer: settings of the local training, as plain numbers and strings.
+        layout: the tensors behind the flat vector, d numbers.
+        initial: how version 0 of the model follows from nothing but this plan.
+        clip_norm: C > 0, the bound on an update's L2 norm, in the unit of the weights.
+        weight_cap: W > 0, examples at which a hospital's weight stops growing.
+        cohort_bound: N, devices that the fixed-point ring has room for.
+        quorum: accepted updates without which a round has no result.
+        k_hospitals, k_patients: pooled values from fewer are not stored, shown or sent.
+        metric: ``auc`` (binned) or ``accuracy``; metric_size integers travel beside the update.
+        evaluate_last: whether a last round without training measures the final model.
+    """
+
+    training_id: str
+    federation_id: str
+    title: str
+    job: str
+    trainer: Mapping[str, int | float | str]
+    layout: TensorLayout
+    initial: Mapping[str, int | str]
+    rounds: int
+    suite: str
+    protection: str = "sealed"
+    aggregator: str = "mean"
+    server_optimiser: Mapping[str, int | float | str]
+    clip_norm: float
+    weight_cap: float
+    cohort_bound: int
+    ring_bits: int = 32
+    quorum: int
+    k_hospitals: int
+    k_patients: int
+    noise_multiplier: float = 0.0
+    metric: str
+    metric_size: int
+    evaluate_last: bool = True
+    stage_seconds: StageSeconds = StageSeconds()
+    created_at: int
+
+    def validate(self) -> Self:
+        """Refuse what cannot hold.
+
+        Raises:
+            IncompatiblePlanError: with the clash in words.
+        """
+        get_suite(self.suite).require_makeable()
+        refusals = {
+            f"the protection {self.protection!r} is not known": self.protection not in PROTECTIONS,
+            f"the aggregator {self.aggregator!r} is not known": self.aggregator not in AGGREGATORS,
+            "the clip norm must be a positive number": not (math.isfinite(self.clip_norm) and self.clip_norm > 0),
+            "the weight cap must be a positive number": not (math.isfinite(self.weight_cap) and self.weight_cap > 0),
+            "a training has 1 to 10,000 rounds": not 1 <= self.rounds <= 10_000,
+            "the quorum must be at least 2: one hospital's update alone would be an individual": self.quorum < 2,
+            "the quorum cannot be larger than the cohort bound": self.quorum > self.cohort_bound,
+            "the k-minimum of hospitals cannot be larger than the quorum, or no round could publish": (
+                self.k_hospitals > self.quorum
+            ),
+            "the k-minimum of hospitals must be at least 2 and of patients at least 1": (
+                self.k_hospitals < 2 or self.k_patients < 1
+            ),
+            "the cohort bound lies between 2 and 4,096": not 2 <= self.cohort_bound <= 4096,
+            "the ring has 32 or 64 bits": self.ring_bits not in (32, 64),
+            "noise needs an aggregator whose noise is proven; this version adds none": self.noise_multiplier != 0.0,
+            f"the metric {self.metric!r} is not known, or has another number of counts": (
+                self.metric not in METRICS or METRICS[self.metric].size != self.metric_size
+            ),
+            "every stage needs at least one second": min(asdict(self.stage_seconds).values()) < 1,
+        }
+        for reason, refused in refusals.items():
+            if refused:
+                raise IncompatiblePlanError(reason)
+        check_settings(self.server_optimiser)
+        protection, aggregator = PROTECTIONS[self.protection], AGGREGATORS[self.aggregator]
+        if aggregator.needs not in protection.reveals:
+            raise IncompatiblePlanError(
+                f"the aggregator {self.aggregator!r} needs to see {aggregator.needs} updates, "
+                f"and the protection {self.protection!r} shows the server only their sum"
+            )
+        if 2 ** (self.ring_bits - 1) < self.cohort_bound / COARSEST_STEP:
+            raise IncompatiblePlanError("the fixed-point step would be too coarse for this cohort: use a 64-bit ring")
+        return self
+
+    def to_bytes(self) -> bytes:
+        """Deterministic CBOR, at most ``PLAN_LIMIT_BYTES``."""
+        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        fields["layout"] = self.layout.to_wire()
+        fields["stage_seconds"] = asdict(self.stage_seconds)
+        for name in ("trainer", "initial", "server_optimiser"):
+            fields[name] = dict(fields[name])
+        for name in ("clip_norm", "weight_cap", "noise_multiplier"):
+            fields[name] = float(fields[name])
+        return canonical.encode({"type": "plan", "v": 1, **fields})
+
+    @property
+    def digest(self) -> bytes:
+        """32 bytes that stand for this plan everywhere."""
+        return plan_digest(self.to_bytes())
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Self:
+        """Read a plan and check its form, not its signature; call ``validate`` for its sense.
+
+        Raises:
+            MalformedMessageError: not the canonical bytes of a plan.
+        """
+        fields = Fields(canonical.decode(raw, limit_bytes=PLAN_LIMIT_BYTES), "plan")
+        if fields.text("type") != "plan" or fields.integer("v", 1, 1) != 1:
+            raise MalformedMessageError("not a plan of version 1")
+        stages = Fields(fields.map("stage_seconds"), "stage seconds")
+        plan = cls(
+            training_id=fields.text("training_id"),
+            federation_id=fields.text("federation_id"),
+            title=fields.text("title"),
+            job=fields.text("job"),
+            trainer=fields.map("trainer"),
+            layout=TensorLayout.from_wire(fields.list("layout")),
+            initial=fields.map("initial"),
+            rounds=fields.integer("rounds", 0, 2**31),
+            suite=fields.text("suite"),
+            protection=fields.text("protection"),
+            aggregator=fields.text("aggregator"),
+            server_optimiser=fields.map("server_optimiser"),
+            clip_norm=fields.number("clip_norm"),
+            weight_cap=fields.number("weight_cap"),
+            cohort_bound=fields.integer("cohort_bound", 0, 2**31),
+            ring_bits=fields.integer("ring_bits", 0, 64),
+            quorum=fields.integer("quorum", 0, 2**31),
+            k_hospitals=fields.integer("k_hospitals", 0, 2**31),
+            k_patients=fields.integer("k_patients", 0, 2**31),
+            noise_multiplier=fields.number("noise_multiplier"),
+            metric=fields.text("metric"),
+            metric_size=fields.integer("metric_size", 0, 65_536),
+            evaluate_last=fields.boolean("evaluate_last"),
+            stage_seconds=StageSeconds(
+                signing=stages.integer("signing", 0, 2**31),
+                recruiting=stages.integer("recruiting", 0, 2**31),
+                collecting=stages.integer("collecting", 0, 2**31),
+                aggregating=stages.integer("aggregating", 0, 2**31),
+            ),
+            created_at=fields.integer("created_at", 0, 2**53),
+        )
+        stages.end()
+        fields.end()
+        return plan
+
+
+def plan_digest(raw: bytes) -> bytes:
+    """The digest of a plan's canonical bytes (32 bytes)."""
+    return canonical.digest("latticeward/plan/v1", raw)
