@@ -1,0 +1,181 @@
+"""The agent's command line: ``enrol``, ``run`` and ``status``.
+
+Exit codes: 0 done or stopped as asked, 1 the server or a message was refused, 2 wrong use (argparse's), 3 the agent's
+own files are missing or damaged.
+"""
+
+import argparse
+import logging
+import random
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from latticeward.agent.backoff import Backoff
+from latticeward.agent.config import AgentConfig
+from latticeward.agent.contribution import SiteContributor, find_job
+from latticeward.agent.enrol import EnrolmentRequest, enrol
+from latticeward.agent.identity import Identity, load_or_make_secrets
+from latticeward.agent.interruption import Interruption, StopRequested
+from latticeward.agent.ledger_watch import LedgerWatch
+from latticeward.agent.loop import AgentLoop
+from latticeward.agent.rounds import RoundSteps
+from latticeward.agent.state import AgentState
+from latticeward.agent.transports import TRANSPORTS
+from latticeward.agent.trust_keeper import TrustKeeper
+from latticeward.claim_code import parse_claim
+from latticeward.errors import CustodyError, LatticewardError, NotFoundError, TransientTransportError
+
+logger = logging.getLogger("latticeward.agent")
+
+REFUSED: Final = 1
+FILES: Final = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    interruption = Interruption()
+    try:
+        names = ("job", "site", "transport", "ca_file", "log_file")
+        config = AgentConfig.load(options.home, given={name: getattr(options, name, "") for name in names})
+        _start_logging(config)
+        interruption.install()
+        match options.command:
+            case "enrol":
+                _enrol(options, config, interruption)
+            case "run":
+                _run(options, config, interruption)
+            case _:
+                _status(config)
+    except StopRequested:
+        logger.info("stopped as asked")
+    except CustodyError as error:
+        logger.error("%s", error)
+        return FILES
+    except LatticewardError as error:
+        logger.error("%s (%s)", error, error.code)
+        return REFUSED
+    return 0
+
+
+def _enrol(options: argparse.Namespace, config: AgentConfig, interruption: Interruption) -> None:
+    claim = parse_claim(options.claim_file.read_text(encoding="utf-8") if options.claim_file else sys.stdin.readline())
+    server = options.server or claim.server
+    if not server:
+        raise NotFoundError("the typed form of a claim names no server: give --server")
+    secrets = load_or_make_secrets(config.home)
+    transport = TRANSPORTS[config.transport](config, server, secrets.keys, interruption)
+    backoff = Backoff(random.SystemRandom())
+    while True:
+        try:
+            enrol(
+                EnrolmentRequest(claim=claim, server=server, name=options.name),
+                home=config.home,
+                secrets=secrets,
+                transport=transport,
+                authority=transport.authority,
+                clock=_now,
+                poll_seconds=config.poll_seconds,
+            )
+            return
+        except TransientTransportError as error:
+            seconds = backoff.next_seconds()
+            logger.warning("%s; trying again in %.1f s", error, seconds)
+            interruption.pause(seconds)
+
+
+def _run(options: argparse.Namespace, config: AgentConfig, interruption: Interruption) -> None:
+    identity = Identity.load(config.home)
+    if identity is None:
+        raise CustodyError(f"{config.home} holds no identity yet: run enrol first")
+    job = find_job(config.job)
+    site = config.site or identity.site
+    contributor = SiteContributor(
+        job=job,
+        data=job.load_site(site),
+        signing_key=identity.secrets.keys.signing,
+        local_seed=identity.secrets.local_seed,
+    )
+    state = AgentState.load(config.home)
+    transport = TRANSPORTS[config.transport](config, identity.server, identity.secrets.keys, interruption)
+    trust = TrustKeeper(home=config.home, identity=identity, state=state, transport=transport, clock=_now)
+    steps = RoundSteps(
+        config=config,
+        identity=identity,
+        state=state,
+        transport=transport,
+        contributor=contributor,
+        trust=trust.current,
+        clock=_now,
+    )
+    loop = AgentLoop(
+        config=config,
+        state=state,
+        transport=transport,
+        steps=steps,
+        trust=trust,
+        watch=LedgerWatch(state=state, transport=transport, trust=trust, clock=_now),
+        backoff=Backoff(random.SystemRandom()),
+        interruption=interruption,
+        clock=_now,
+    )
+    logger.info("device %s runs the job %s with the rows of %s", identity.device_id, job.name, site)
+    loop.run(rounds=options.once_round)
+
+
+def _status(config: AgentConfig) -> None:
+    identity = Identity.load(config.home)
+    if identity is None:
+        print("not enrolled")
+        return
+    state = AgentState.load(config.home)
+    print(f"device     {identity.device_id}, site {identity.site}, key epoch {identity.epoch}")
+    print(f"server     {identity.server}, trust statement {state.trust_sequence}")
+    print(f"anchor     {identity.anchor.hex()}")
+    model = state.model
+    print("model      none" if model is None else f"model      {model.model_id}, number {model.number}")
+    print(f"unproven   {len(state.unproven)} submissions wait for their ledger proof")
+    for row in sorted(state.rounds.values(), key=lambda memory: memory.number):
+        result = " ".join(part for part in (row.outcome, row.code) if part)
+        print(f"round      {row.round_id}, number {row.number}, {row.kind}: {row.stage} {result}".rstrip())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m latticeward.agent", description="The edge agent of a hospital.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, words: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=words, description=words)
+        made.add_argument("--home", type=Path, required=True, help="directory of keys, state and models")
+        made.add_argument("--log-file", default="", help="write the log here too")
+        return made
+
+    enrolling = command("enrol", "Turn a claim code into an identity.")
+    enrolling.add_argument("--claim-file", type=Path, help="file with the claim; without it, typed on standard input")
+    enrolling.add_argument("--server", default="", help="address, if the claim does not name it")
+    enrolling.add_argument("--name", default="", help="what this machine is called here")
+    enrolling.add_argument("--ca-file", default="", help="PEM file of the authorities for the server's certificate")
+    running = command("run", "Take part in rounds until stopped.")
+    running.add_argument("--job", default="", help="learning job")
+    running.add_argument("--site", default="", help="whose rows to load; the identity's site by default")
+    running.add_argument("--transport", default="", choices=["", *TRANSPORTS], help=argparse.SUPPRESS)
+    running.add_argument("--ca-file", default="", help="PEM file of the authorities for the server's certificate")
+    running.add_argument("--once-round", type=int, metavar="N", help="leave after N settled rounds")
+    command("status", "Say what this machine is and has done.")
+    return parser
+
+
+def _start_logging(config: AgentConfig) -> None:
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if config.log_file:
+        handlers.append(logging.FileHandler(config.log_file))
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers, force=True
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

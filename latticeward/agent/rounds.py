@@ -1,0 +1,263 @@
+"""One device's part in a round, step by step: each method is a step of ``decisions.py`` and leaves the disk consistent.
+
+Domain errors pass through; ``loop.py`` decides which of them end a round, a wait or the agent.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Protocol
+
+from latticeward.agent.config import AgentConfig
+from latticeward.agent.identity import Identity
+from latticeward.agent.jobs.job import Job
+from latticeward.agent.models import keep_model, load_newest, open_model, require_size
+from latticeward.agent.state import AgentState, HeldModel, RoundMemory, Stage
+from latticeward.agent.transports import Transport
+from latticeward.agent.verification import (
+    VerifiedAssignment,
+    verify_assignment,
+    verify_manifest,
+    verify_receipt,
+    verify_record,
+)
+from latticeward.agent.work import WorkRound
+from latticeward.errors import ReplayError, WrongContextError
+from latticeward.instants import to_unix_milliseconds
+from latticeward.messages import Assignment
+from latticeward.plan import RoundPlan
+from latticeward.trust import TrustStore
+from latticeward.updates.tensors import FloatVector, initial_vector, weights_digest
+
+logger = logging.getLogger(__name__)
+
+
+class Contributor(Protocol):
+    """What turns a verified round and its base model into a submission; ``contribution.py`` has the real one."""
+
+    job: Job
+
+    def prepare(
+        self, plan: RoundPlan, assignment: Assignment, base_vector: FloatVector, *, created_at: int
+    ) -> tuple[bytes, bytes, dict[str, Any]]:
+        """The envelope, its submission digest (32 bytes), and a report for the log."""
+
+
+class RoundSteps:
+    """The steps, with what they need to keep at hand.
+
+    Args:
+        trust: gives the trust store judged at the present.
+        clock: aware UTC now.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: AgentConfig,
+        identity: Identity,
+        state: AgentState,
+        transport: Transport,
+        contributor: Contributor,
+        trust: Callable[[], TrustStore],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._config = config
+        self._identity = identity
+        self._state = state
+        self._transport = transport
+        self._contributor = contributor
+        self._trust = trust
+        self._clock = clock
+
+    def take(self, seen: WorkRound) -> None:
+        """Believe the assignment, join, train while others join, and write the submission's bytes.
+
+        Raises:
+            ReplayError: this device has contributed to the same base model in another round.
+        """
+        verified = self._verified_assignment(seen)
+        plan, assignment = verified.plan, verified.assignment
+        self._config.floor.require(plan)
+        digest = assignment.base_model_digest.hex()
+        earlier = self._state.contributed.get(digest, seen.round_id)
+        if earlier != seen.round_id:
+            raise ReplayError(f"round {seen.round_id}: this device gave to the same base model in round {earlier}")
+        base = self._base_vector(verified)
+        self._state.highest_round[plan.training_id] = assignment.number
+        memory = self._state.put(
+            RoundMemory(
+                round_id=assignment.round_id,
+                training_id=plan.training_id,
+                number=assignment.number,
+                kind=assignment.kind,
+                base_model_digest=digest,
+                stage=Stage.ACCEPTED,
+            )
+        )
+        self._transport.join(seen.round_id)
+        logger.info("round %s joined: number %d, %s", seen.round_id, assignment.number, assignment.kind)
+
+        started = time.perf_counter()
+        envelope, submission_digest, report = self._contributor.prepare(
+            plan, assignment, base, created_at=to_unix_milliseconds(self._clock())
+        )
+        self._state.keep(seen.round_id, "submission.bin", envelope)
+        self._state.put(replace(memory, stage=Stage.PREPARED, submission_digest=submission_digest.hex()))
+        logger.info(
+            "round %s prepared: %d bytes in %.2f s%s",
+            seen.round_id,
+            len(envelope),
+            time.perf_counter() - started,
+            ", clipped" if report.get("clipped") else "",
+        )
+
+    def send(self, memory: RoundMemory) -> None:
+        """Hand over the written bytes, and keep the receipt.
+
+        Raises:
+            LedgerError: the receipt is for something else.
+        """
+        envelope = self._state.recall(memory.round_id, "submission.bin")
+        digest = bytes.fromhex(memory.submission_digest)
+        # Remembered before the first byte leaves: from here on no other round may see this base model's update.
+        self._state.contributed[memory.base_model_digest] = memory.round_id
+        self._state.save()
+        raw = self._transport.submit(memory.round_id, envelope, submission_digest=digest)
+        receipt = verify_receipt(
+            raw,
+            trust=self._trust(),
+            assignment=self._assignment(memory.round_id),
+            device_id=self._identity.device_id,
+            submission_digest=digest,
+            size_bytes=len(envelope),
+        )
+        self._state.keep(memory.round_id, "receipt.cbor", raw)
+        self._state.unproven[receipt.submission_id] = memory.round_id
+        self._state.put(replace(memory, stage=Stage.SENT, submission_id=receipt.submission_id))
+        logger.info("round %s submitted: submission %s", memory.round_id, receipt.submission_id)
+
+    def leave(self, memory: RoundMemory, seen: WorkRound) -> None:
+        """The round goes on or has ended without us: read why, and keep it."""
+        outcome, code = seen.participant, seen.code or ""
+        if memory.submission_id:
+            found = self._transport.submission(memory.submission_id, wait_seconds=0)
+            outcome, code = found.state, found.code or code
+        self._state.put(replace(memory, stage=Stage.SETTLED, outcome=outcome, code=code))
+        logger.warning(
+            "round %s ended for this device: round %s, submission %s%s",
+            memory.round_id,
+            seen.state,
+            outcome,
+            f", {code}" if code else "",
+        )
+
+    def settle(self, memory: RoundMemory, seen: WorkRound) -> None:
+        """Read the round record and the new model.
+
+        Raises:
+            LedgerError: the record does not tell what happened.
+        """
+        assignment = self._assignment(memory.round_id)
+        if memory.submission_id:
+            found = self._transport.submission(memory.submission_id, wait_seconds=0)
+            memory = self._state.put(replace(memory, outcome=found.state, code=found.code or ""))
+        raw = self._transport.round_record(memory.round_id)
+        record = verify_record(
+            raw,
+            trust=self._trust(),
+            assignment=assignment,
+            device_id=self._identity.device_id,
+            submission_digest=bytes.fromhex(memory.submission_digest) or None,
+        )
+        self._state.keep(memory.round_id, "record.cbor", raw)
+        if record.model_id is not None and record.weights_digest is not None:
+            plan = self._plan(memory.round_id)
+            self._fetch_model(record.model_id, plan, weights=record.weights_digest)
+        self._state.put(replace(memory, stage=Stage.SETTLED))
+        logger.info("round %s settled: number %d, %s", memory.round_id, memory.number, memory.outcome or "no update")
+
+    def refuse(self, seen: WorkRound, code: str) -> None:
+        """Remember that this device does not take part (any more), and why."""
+        memory = self._state.rounds.get(seen.round_id) or RoundMemory(
+            round_id=seen.round_id,
+            training_id=seen.training_id,
+            number=seen.number,
+            kind=seen.kind,
+            base_model_digest="",
+            stage=Stage.REFUSED,
+        )
+        self._state.put(replace(memory, stage=Stage.REFUSED, code=code))
+
+    def _verified_assignment(self, seen: WorkRound) -> VerifiedAssignment:
+        plan_raw, assignment_raw = self._transport.assignment(seen.round_id)
+        verified = verify_assignment(
+            plan_raw,
+            assignment_raw,
+            trust=self._trust(),
+            round_id=seen.round_id,
+            highest_number=self._state.highest_round.get(seen.training_id, 0),
+            job=self._contributor.job,
+        )
+        if verified.plan.training_id != seen.training_id:
+            raise WrongContextError(f"round {seen.round_id} is of another training than the server says")
+        self._state.keep(seen.round_id, "plan.cbor", verified.plan.to_bytes())
+        self._state.keep(seen.round_id, "assignment.cbor", verified.assignment.to_bytes())
+        return verified
+
+    def _base_vector(self, verified: VerifiedAssignment) -> FloatVector:
+        plan, assignment = verified.plan, verified.assignment
+        if assignment.base_model is None:
+            vector = initial_vector(plan.layout, plan.initial)
+        elif self._holds(assignment.base_model_digest):
+            vector = load_newest(self._config.home)
+        else:
+            return self._fetch_model(assignment.base_model, plan, weights=assignment.base_model_digest)
+        if weights_digest(vector) != assignment.base_model_digest:
+            raise WrongContextError(f"round {assignment.round_id} starts from a model that does not follow")
+        return vector
+
+    def _holds(self, digest: bytes) -> bool:
+        return self._state.model is not None and self._state.model.weights_digest == digest.hex()
+
+    def _fetch_model(self, model_id: str, plan: RoundPlan, *, weights: bytes) -> FloatVector:
+        manifest_raw, stanza = self._transport.manifest(model_id)
+        manifest = verify_manifest(
+            manifest_raw,
+            trust=self._trust(),
+            model_id=model_id,
+            training_id=plan.training_id,
+            least_number=self._state.highest_model.get(plan.training_id, 0),
+        )
+        if manifest.weights_digest != weights or manifest.plan_digest != plan.digest:
+            raise WrongContextError(f"model {model_id} is not the one that the round names")
+        require_size(manifest, limit_bytes=self._config.model_limit_bytes)
+        vector = open_model(
+            manifest,
+            stanza=stanza,
+            body=self._transport.model_body(model_id, limit_bytes=manifest.body_bytes),
+            size=plan.layout.size,
+            device_id=self._identity.device_id,
+            epoch=self._identity.epoch,
+            federation_id=self._identity.federation_id,
+            decapsulation_key=self._identity.secrets.keys.decapsulation,
+        )
+        keep_model(self._config.home, vector, manifest, earlier_kept=self._config.keep_models)
+        self._state.highest_model[plan.training_id] = manifest.number
+        self._state.model = HeldModel(
+            model_id=model_id,
+            training_id=plan.training_id,
+            number=manifest.number,
+            weights_digest=manifest.weights_digest.hex(),
+        )
+        self._state.save()
+        logger.info("model %s held: number %d", model_id, manifest.number)
+        return vector
+
+    def _plan(self, round_id: str) -> RoundPlan:
+        return RoundPlan.from_bytes(self._state.recall(round_id, "plan.cbor"))
+
+    def _assignment(self, round_id: str) -> Assignment:
+        return Assignment.from_bytes(self._state.recall(round_id, "assignment.cbor"))

@@ -1,0 +1,81 @@
+"""How an agent reaches its server: two protocols that the loop speaks, and the table of ways to carry them.
+
+Every method may raise ``TransientTransportError`` (try again later), ``PermanentTransportError`` (the server said no,
+with its code) and ``MalformedMessageError`` (the answer is not what the protocol says); nothing else of the network
+gets past this package. Bytes come back as they arrived: believing them is the loop's work.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from latticeward.agent.config import AgentConfig
+from latticeward.agent.interruption import Interruption
+from latticeward.agent.transports.http import HttpTransport
+from latticeward.agent.work import IssuedCertificate, LedgerProof, SubmissionOutcome, Work
+from latticeward.device_keys import DeviceKeys
+from latticeward.enrolment import FinishProofs
+
+
+class EnrolmentTransport(Protocol):
+    """What a machine without an identity asks."""
+
+    def trust(self) -> bytes:
+        """The trust bundle."""
+
+    def begin_enrolment(self, transcript: bytes, mac: bytes) -> tuple[str, bytes, bytes]:
+        """Send T1; returns enrolment id, answer and the answer's MAC."""
+
+    def finish_enrolment(self, enrolment_id: str, proofs: FinishProofs) -> str:
+        """Send the four proofs; returns the device's state."""
+
+    def collect_certificate(self, enrolment_id: str, *, wait_seconds: int) -> IssuedCertificate | None:
+        """Ask for certificate and statement; None while nobody has decided."""
+
+
+class Transport(Protocol):
+    """What an enrolled device asks."""
+
+    def trust(self) -> bytes:
+        """The trust bundle."""
+
+    def work(self, *, after: str, wait_seconds: int) -> Work:
+        """This device's rounds and models, at once if they differ from those that ``after`` names."""
+
+    def assignment(self, round_id: str) -> tuple[bytes, bytes]:
+        """The signed plan and the signed assignment."""
+
+    def join(self, round_id: str) -> None:
+        """Take part; repeating it changes nothing."""
+
+    def submit(self, round_id: str, envelope: bytes, *, submission_digest: bytes) -> bytes:
+        """Hand over a submission; returns the signed receipt, the same one if repeated."""
+
+    def submission(self, submission_id: str, *, wait_seconds: int) -> SubmissionOutcome:
+        """Where a submission stands, at once if it is decided."""
+
+    def proof(self, submission_id: str) -> LedgerProof | None:
+        """The inclusion proof; None while the ledger has not sequenced it."""
+
+    def round_record(self, round_id: str) -> bytes:
+        """The signed round record."""
+
+    def manifest(self, model_id: str) -> tuple[bytes, bytes]:
+        """The signed manifest and this device's stanza."""
+
+    def model_body(self, model_id: str, *, limit_bytes: int) -> bytes:
+        """The sealed body, at most ``limit_bytes``."""
+
+
+class DeviceTransport(EnrolmentTransport, Transport, Protocol):
+    """Both, which every entry of the table can do."""
+
+    @property
+    def authority(self) -> str:
+        """The server as signed requests name it: host, or host:port where the port is not the scheme's own."""
+
+
+# Configuration, the server's base URL, the keys that sign requests, and the agent's interruption.
+TransportFactory = Callable[[AgentConfig, str, DeviceKeys, Interruption], DeviceTransport]
+
+TRANSPORTS: Final[Mapping[str, TransportFactory]] = MappingProxyType({"http": HttpTransport.make})
