@@ -1,0 +1,57 @@
+"""HTTP and websocket routing of one web process.
+
+Order for HTTP: the device door takes its own addresses, Django gets the rest. The lifespan messages start the one
+subscription to the shared live channel when there are several processes.
+"""
+
+import asyncio
+import os
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+
+from django.core.asgi import get_asgi_application
+
+django_application = get_asgi_application()
+
+# Django must be set up before anything that imports models.
+from channels.auth import AuthMiddlewareStack
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.conf import settings
+from django.urls import path
+
+from controlplane.live import listen
+from frontend.consumers import LiveConsumer
+from rounds.door import Door
+from rounds.endpoints import ROUTES
+
+_routed = ProtocolTypeRouter(
+    {
+        "http": Door(ROUTES, otherwise=django_application),
+        "websocket": AllowedHostsOriginValidator(
+            AuthMiddlewareStack(URLRouter([path("ws/live", LiveConsumer.as_asgi())]))
+        ),
+    }
+)
+
+
+async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """The ASGI entry."""
+    if scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+    else:
+        await _routed(scope, receive, send)
+
+
+async def _lifespan(receive: Any, send: Any) -> None:
+    listener = asyncio.create_task(listen()) if settings.LIVE_URL else None
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            if listener:
+                listener.cancel()
+            await send({"type": "lifespan.shutdown.complete"})
+            return

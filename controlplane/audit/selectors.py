@@ -1,0 +1,41 @@
+"""Reading the ledger: what a page missed, and proofs."""
+
+import base64
+from typing import Any
+from uuid import UUID
+
+from controlplane.audit.models import AuditEntry, Checkpoint
+from controlplane.audit.sequencing import entry_bytes
+from controlplane.audit.services import as_live_event
+from latticeward.ledger.merkle import inclusion_proof
+
+
+def events_since(feed: str, seq: int, *, limit: int = 1000) -> list[dict[str, Any]]:
+    """The live events of a feed after number ``seq``, in order, at most ``limit``."""
+    entries = AuditEntry.objects.filter(feed=feed, feed_seq__gt=seq).order_by("feed_seq")[:limit]
+    return [as_live_event(entry) for entry in entries]
+
+
+def leaf_hashes(size: int) -> list[bytes]:
+    """The first ``size`` leaf hashes, in order."""
+    rows = AuditEntry.objects.filter(leaf_index__lt=size).order_by("leaf_index").values_list("leaf_hash", flat=True)
+    return [bytes(row) for row in rows]
+
+
+def inclusion_proof_of(entry_id: UUID) -> dict[str, Any] | None:
+    """An entry, its place, and the proof that the newest signed head contains it.
+
+    Returns:
+        None while the entry has no number yet, or no head was signed over it.
+    """
+    entry = AuditEntry.objects.filter(pk=entry_id).first()
+    head = Checkpoint.objects.order_by("-size").first()
+    if entry is None or entry.leaf_index is None or head is None or head.size <= entry.leaf_index:
+        return None
+    proof = inclusion_proof(leaf_hashes(head.size), entry.leaf_index)
+    return {
+        "entry": base64.urlsafe_b64encode(entry_bytes(entry)).decode().rstrip("="),
+        "index": entry.leaf_index,
+        "checkpoint": head.note,
+        "proof": [item.hex() for item in proof],
+    }

@@ -1,0 +1,30 @@
+"""The ledger over REST, read only."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiTypes, extend_schema
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from controlplane.audit.models import AuditEntry, Checkpoint
+from controlplane.permissions import OperatorWrites
+
+
+class LedgerView(APIView):
+    """The newest signed tree head, and how many entries still wait for their number."""
+
+    permission_classes: list[type[BasePermission]] = [OperatorWrites]
+
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request) -> Response:
+        head = Checkpoint.objects.order_by("-size").first()
+        answer: dict[str, Any] = {
+            "size": head.size if head else 0,
+            "root": bytes(head.root).hex() if head else None,
+            "checkpoint": head.note if head else None,
+            "signed_at": head.signed_at if head else None,
+            "waiting": AuditEntry.objects.filter(leaf_index__isnull=True).count(),
+        }
+        return Response(answer)

@@ -1,0 +1,49 @@
+"""The Celery application: queues by role, messages of ids only, and the heartbeat.
+
+Queues: ``intake`` opens updates, ``aggregate`` moves rounds on and computes models, ``authority`` signs and issues.
+A worker of one role takes one queue, so a stolen intake machine cannot sign. Tasks carry ids, never payloads; they
+are idempotent and acknowledged late, so a killed worker's task runs again.
+"""
+
+import os
+from typing import Any
+
+from celery import Celery
+from django.conf import settings
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+
+QUEUES = ("intake", "aggregate", "authority")
+
+app = Celery("latticeward")
+
+
+@app.on_configure.connect  # type: ignore[untyped-decorator]
+def configure(sender: Any, **_: Any) -> None:
+    """Read Django's settings when the application is first used, not when this file is imported."""
+    embedded = settings.EMBEDDED
+    sender.conf.update(
+        broker_url=settings.CELERY_BROKER_URL,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={"polling_interval": 0.01} if embedded else {"confirm_publish": True},
+        task_default_queue="aggregate",
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_serializer="json",
+        accept_content=["json"],
+        worker_prefetch_multiplier=1,
+        worker_concurrency=settings.CELERY_WORKER_CONCURRENCY,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+        event_queue_expires=60,
+        timezone="UTC",
+        beat_schedule={
+            "sequence the ledger": {"task": "keys.tasks.sequence_ledger", "schedule": 1.0},
+            "advance rounds and pick up what a crash left": {"task": "rounds.tasks.sweep", "schedule": 2.0},
+            "devices' and keys' housekeeping": {"task": "devices.tasks.sweep", "schedule": 5.0},
+        },
+    )
+
+
+app.autodiscover_tasks(["keys", "devices", "rounds"])

@@ -1,0 +1,61 @@
+"""System checks that refuse a production set-up which cannot keep its promises.
+
+Development and embedded mode change defaults only; what they allow is listed here, because it is refused elsewhere.
+"""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+
+from latticeward.crypto.suites import SUITES
+
+
+@register()
+def production_is_safe(app_configs: Any, **_: Any) -> list[CheckMessage]:
+    """Refuse production with what only one machine for trying out may do."""
+    problems: list[CheckMessage] = []
+    for suite in settings.ACCEPTED_SUITES:
+        if suite not in SUITES:
+            problems.append(Error(f"The accepted suite {suite!r} is not known.", id="latticeward.E001"))
+    if not settings.PRODUCTION:
+        return problems
+    if not settings.ENVIRONMENT.secret_key:
+        problems.append(
+            Error(
+                "Production needs a secret key of its own.",
+                hint="Set LATTICEWARD_SECRET_KEY or LATTICEWARD_SECRET_KEY_FILE.",
+                id="latticeward.E002",
+            )
+        )
+    if settings.ROLE == "all":
+        problems.append(
+            Error(
+                "In production one process must not read every private key.",
+                hint="Run web, intake, aggregate and authority apart, with LATTICEWARD_ROLE set to each.",
+                id="latticeward.E003",
+            )
+        )
+    if settings.EMBEDDED or not settings.LIVE_URL:
+        problems.append(
+            Error(
+                "Production needs a broker and a shared live channel.",
+                hint="Set LATTICEWARD_BROKER_URL (amqp://…) and LATTICEWARD_LIVE_URL (redis://…).",
+                id="latticeward.E004",
+            )
+        )
+    if not settings.ENVIRONMENT.database_url:
+        problems.append(
+            Error("Production needs PostgreSQL.", hint="Set LATTICEWARD_DATABASE_URL.", id="latticeward.E005")
+        )
+    if not settings.PUBLIC_URL.startswith("https://"):
+        problems.append(
+            Error(
+                "Production needs an https:// address.",
+                hint="Set LATTICEWARD_PUBLIC_URL to the address of the TLS front.",
+                id="latticeward.E006",
+            )
+        )
+    if "*" in settings.ALLOWED_HOSTS:
+        problems.append(Warning("Any host name is accepted.", id="latticeward.W001"))
+    return problems

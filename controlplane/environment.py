@@ -1,0 +1,54 @@
+"""The environment variables, read once, typed, and refused when they make no sense.
+
+Every variable starts with ``LATTICEWARD_``; any secret may come from a file instead by ``LATTICEWARD_<NAME>_FILE``.
+``mode`` changes defaults only; what production must not do is refused by ``controlplane/checks.py``.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Environment(BaseSettings):
+    """What the operator decides; everything else in ``settings.py`` follows from it."""
+
+    model_config = SettingsConfigDict(env_prefix="LATTICEWARD_", extra="ignore")
+
+    mode: Literal["development", "production"] = "development"
+    role: Literal["all", "web", "intake", "aggregate", "authority"] = Field(
+        "all", description="which private keys this process may read; `all` is the embedded single process"
+    )
+    var: Path = Field(Path("var"), description="folder of database, blobs, vault, logs")
+    federation: str = Field("federation", description="slug of this installation's federation; stands in certificates")
+    federation_name: str = Field("Hospital federation", description="its name for people")
+    secret_key: str = Field("", description="Django's signing secret; made and kept in the var folder if empty")
+    public_url: str = Field("http://127.0.0.1:8750", description="address that devices and browsers use")
+    allowed_hosts: str = Field("127.0.0.1,localhost,[::1],testserver", description="comma-separated host names")
+    database_url: str = Field("", description="postgresql://user:password@host:port/name; empty: SQLite in var")
+    broker_url: str = Field("memory://", description="amqp://…; memory:// runs the workers inside the server")
+    live_url: str = Field("", description="redis://… for events and nonces between processes; empty: in-process")
+    vault: Literal["file", "env"] = "file"
+    blob_path: Path | None = Field(None, description="folder of sealed blobs; default: blobs in var")
+    max_update_bytes: int = Field(256 * 1024 * 1024, ge=1024, description="largest envelope a device may send")
+    worker_concurrency: int = Field(2, ge=1, le=64)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="before")
+    @classmethod
+    def read_secret_files(cls, values: dict[str, object]) -> dict[str, object]:
+        """Take ``secret_key`` and the service addresses from files where ``…_FILE`` names one."""
+        for name in ("secret_key", "database_url", "broker_url", "live_url"):
+            path = os.environ.get(f"LATTICEWARD_{name.upper()}_FILE")
+            if path:
+                values[name] = Path(path).read_text(encoding="utf-8").strip()
+        return values
+
+    @model_validator(mode="after")
+    def refuse_half_embedded(self) -> Self:
+        """Several processes need a shared live channel, or events and nonces would stay in one of them."""
+        if self.broker_url != "memory://" and not self.live_url:
+            raise ValueError("LATTICEWARD_BROKER_URL is set, so LATTICEWARD_LIVE_URL (redis://…) is needed as well")
+        return self

@@ -1,0 +1,120 @@
+"""How domain errors reach people and programs over HTTP: one table, one kind of answer (RFC 9457).
+
+The public sentence says what happened and what to do; the private text of the exception goes to the log only, under
+the id that the answer carries as ``instance``.
+"""
+
+import logging
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final
+
+from django.http import Http404, HttpResponse, JsonResponse
+from rest_framework import exceptions
+from rest_framework.response import Response
+
+from latticeward import errors as domain
+
+logger = logging.getLogger(__name__)
+
+PROBLEM_TYPE: Final = "application/problem+json"
+
+# class → (HTTP status, public sentence). A test walks all classes and fails when one is missing.
+PROBLEMS: Final[Mapping[type[domain.LatticewardError], tuple[int, str]]] = {
+    domain.LatticewardError: (500, "Something went wrong on our side. The id below finds it in the log."),
+    domain.ProtocolError: (400, "The message does not follow the protocol."),
+    domain.MalformedMessageError: (400, "The message is malformed. See docs/protocol.md for its form."),
+    domain.UnsupportedVersionError: (400, "This version of the message is not supported. Update the agent."),
+    domain.UnsupportedSuiteError: (400, "The suite is not accepted here. Choose one that the federation accepts."),
+    domain.MessageTooLargeError: (413, "The message is larger than the limit. Nothing was stored."),
+    domain.VerificationError: (403, "The message could not be verified."),
+    domain.InvalidSignatureError: (403, "A signature does not verify."),
+    domain.UntrustedIssuerError: (403, "The signer is not trusted here."),
+    domain.CertificateNotValidError: (403, "The certificate is not valid now. Renew it or enrol again."),
+    domain.CertificateRevokedError: (403, "The device's certificate was revoked. Ask the operator."),
+    domain.WrongContextError: (403, "The message was made for another round, device, plan or purpose."),
+    domain.ReplayError: (409, "This message was seen before."),
+    domain.ClockSkewError: (403, "The device's clock is too far from the server's."),
+    domain.ClaimRefusedError: (403, "The claim code was not accepted. Ask for a new one."),
+    domain.NotAuthenticatedError: (401, "The request is not signed by an enrolled device, and nobody is signed in."),
+    domain.NotPermittedError: (403, "You may not do this."),
+    domain.LedgerError: (409, "The ledger could not be verified."),
+    domain.InclusionProofError: (409, "The inclusion proof does not verify."),
+    domain.ConsistencyProofError: (409, "The consistency proof does not verify."),
+    domain.CheckpointError: (409, "The checkpoint does not verify."),
+    domain.DecryptionError: (403, "The message could not be opened."),
+    domain.StateError: (409, "This is not possible in the present state."),
+    domain.InvalidTransitionError: (409, "This is not possible in the present state."),
+    domain.KeyUsageError: (409, "The key may not be used for this."),
+    domain.StaleStateError: (409, "Somebody else changed this first. Look again and repeat."),
+    domain.NotFoundError: (404, "There is no such thing here, or you may not see it."),
+    domain.IdempotencyMismatchError: (422, "This idempotency key was used with other content."),
+    domain.RoundError: (422, "The round does not allow this."),
+    domain.IncompatiblePlanError: (422, "The plan's parts do not fit each other."),
+    domain.PlanBelowFloorError: (422, "The plan asks for less protection than the hospital's floor."),
+    domain.QuorumNotMetError: (422, "Too few hospitals take part."),
+    domain.UnmaskingError: (422, "The masked sum could not be opened."),
+    domain.ContributionError: (422, "The update was refused."),
+    domain.LayoutMismatchError: (422, "The update has another length or form than the plan says."),
+    domain.NonFiniteUpdateError: (422, "The update holds values that are not finite."),
+    domain.NormExceededError: (422, "The update holds values out of the plan's range."),
+    domain.PrivacyBudgetExceededError: (409, "The privacy budget is spent."),
+    domain.CustodyError: (500, "A key could not be read. The operator must look at the vault."),
+    domain.SelfTestError: (500, "A cryptographic self-test failed."),
+    domain.TransportError: (502, "The other side could not be reached."),
+    domain.TransientTransportError: (503, "The other side could not be reached. Try again."),
+    domain.PermanentTransportError: (502, "The other side refused."),
+}
+# These carry a text written for the caller: it helps them and tells nothing that they do not know.
+_SPEAKING: Final = (domain.ClockSkewError, domain.IncompatiblePlanError)
+
+
+def problem(
+    status: int, code: str, detail: str, *, instance: str | None = None, **members: Any
+) -> tuple[int, dict[str, Any]]:
+    """The body of a problem document; ``type`` is the stable code."""
+    return status, {
+        "type": code,
+        "title": code.replace("_", " ").capitalize(),
+        "status": status,
+        "detail": detail,
+        "instance": instance or f"urn:uuid:{uuid.uuid4()}",
+        **members,
+    }
+
+
+def problem_of(error: domain.LatticewardError) -> tuple[int, dict[str, Any]]:
+    """Status and body for a domain error; logs the private text beside the instance id."""
+    status, sentence = PROBLEMS[type(error)]
+    if isinstance(error, _SPEAKING) and str(error):
+        sentence = str(error)
+    status, body = problem(status, error.code, sentence, retryable=error.retryable)
+    level = logging.ERROR if status >= 500 else logging.INFO
+    logger.log(level, "%s refused with %s: %s", body["instance"], error.code, error)
+    return status, body
+
+
+def problem_response(error: domain.LatticewardError) -> HttpResponse:
+    """A domain error as an answer of a plain Django view."""
+    status, body = problem_of(error)
+    return JsonResponse(body, status=status, content_type=PROBLEM_TYPE)
+
+
+def problem_handler(error: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's exception handler: domain errors and DRF's own become problem documents, the rest stays a crash."""
+    headers: dict[str, str] = {}
+    if isinstance(error, domain.LatticewardError):
+        status, body = problem_of(error)
+    elif isinstance(error, Http404):
+        status, body = problem(404, "not_found", PROBLEMS[domain.NotFoundError][1])
+    elif isinstance(error, exceptions.ValidationError):
+        status, body = problem(400, "invalid_input", "Some fields are not right.", errors=error.detail)
+    elif isinstance(error, exceptions.APIException):
+        status, body = problem(error.status_code, str(error.default_code), str(error.detail))
+        if getattr(error, "wait", None):
+            headers["Retry-After"] = str(int(error.wait))  # type: ignore[attr-defined]
+        if getattr(error, "auth_header", None):
+            headers["WWW-Authenticate"] = error.auth_header  # type: ignore[attr-defined]
+    else:
+        return None
+    return Response(body, status=status, headers=headers, content_type=PROBLEM_TYPE)

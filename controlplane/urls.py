@@ -1,0 +1,67 @@
+"""The whole HTTP surface on one page.
+
+Enrolled devices' addresses under ``/api/v1`` (work, rounds' assignments and joins, submissions, models) are served
+beside Django by ``rounds/endpoints.py``; everything else is here.
+"""
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+from drf_spectacular.views import SpectacularAPIView
+
+from controlplane.audit import views as audit
+from devices import views as devices
+from frontend.views import devices as device_pages
+from frontend.views import ledger as ledger_pages
+from frontend.views import overview as overview_pages
+from frontend.views import sign_in as sign_in_pages
+from frontend.views import trainings as training_pages
+from keys import views as keys
+from rounds import views as rounds
+
+
+def health(request: HttpRequest) -> HttpResponse:
+    """Whether this process answers."""
+    return HttpResponse("ok\n", content_type="text/plain")
+
+
+urlpatterns = [
+    path("healthz", health),
+    # devices: enrolment and trust
+    path("api/v1/trust", keys.trust),
+    path("api/v1/enrolments", devices.EnrolmentsView.as_view()),
+    path("api/v1/enrolments/<uuid:enrolment_id>/finish", devices.FinishEnrolmentView.as_view()),
+    # operators
+    path("api/v1/sites", devices.SitesView.as_view()),
+    path("api/v1/claims", devices.ClaimsView.as_view()),
+    path("api/v1/claims/bulk", devices.ClaimBulkView.as_view()),
+    path("api/v1/claims/<uuid:claim_id>", devices.ClaimView.as_view()),
+    path("api/v1/devices", devices.DevicesView.as_view()),
+    path("api/v1/devices/<uuid:device_id>", devices.DeviceView.as_view()),
+    path("api/v1/devices/<uuid:device_id>/approve", devices.ApproveDeviceView.as_view()),
+    path("api/v1/devices/<uuid:device_id>/decline", devices.DeclineDeviceView.as_view()),
+    path("api/v1/devices/<uuid:device_id>/suspend", devices.SuspendDeviceView.as_view()),
+    path("api/v1/devices/<uuid:device_id>/reinstate", devices.ReinstateDeviceView.as_view()),
+    path("api/v1/devices/<uuid:device_id>/revoke", devices.RevokeDeviceView.as_view()),
+    path("api/v1/trainings", rounds.TrainingsView.as_view()),
+    path("api/v1/trainings/<uuid:id>", rounds.TrainingView.as_view()),
+    path("api/v1/trainings/<uuid:id>/stop", rounds.TrainingStopView.as_view()),
+    path("api/v1/trainings/<uuid:id>/comparison", rounds.TrainingComparisonView.as_view()),
+    path("api/v1/rounds", rounds.RoundsView.as_view()),
+    path("api/v1/rounds/<uuid:id>", rounds.RoundView.as_view()),
+    path("api/v1/models", rounds.ModelsView.as_view()),
+    path("api/v1/ledger", audit.LedgerView.as_view()),
+    path("api/v1/schema", SpectacularAPIView.as_view()),
+    # people
+    path("", overview_pages.overview, name="overview"),
+    path("sign-in/", sign_in_pages.SignIn.as_view(), name="sign-in"),
+    path("sign-in/<str:token>/", sign_in_pages.sign_in_by_link, name="sign-in-link"),
+    path("sign-out/", sign_in_pages.sign_out, name="sign-out"),
+    path("trainings/", training_pages.training_list, name="trainings"),
+    path("trainings/<uuid:training_id>/", training_pages.training, name="training"),
+    path("rounds/<uuid:round_id>/", training_pages.round_page, name="round"),
+    path("rounds/<uuid:round_id>/record/", training_pages.round_record, name="round-record"),
+    path("devices/", device_pages.device_list, name="devices"),
+    path("devices/<uuid:device_id>/approve/", device_pages.approve, name="device-approve"),
+    path("devices/<uuid:device_id>/decline/", device_pages.decline, name="device-decline"),
+    path("ledger/", ledger_pages.ledger_page, name="ledger"),
+]
