@@ -1,0 +1,144 @@
+"""Reads about keys: what the server signs with, what it hands out as trust, what it knows of a subject's keys."""
+
+from datetime import datetime
+from threading import Lock
+from typing import Final
+from uuid import UUID
+
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from keys.models import Certificate, Key, Owner, Statement, StatementKind
+from latticeward.crypto.keys import (
+    AuthenticationVerifyKey,
+    ClassicalVerifyKey,
+    CompositeVerifyKey,
+    EncapsulationKey,
+)
+from latticeward.crypto.signing import Purpose
+from latticeward.device_keys import DevicePublicKeys
+from latticeward.errors import CustodyError, NotFoundError
+from latticeward.lifecycle import KeyState
+from latticeward.statements import KeyStanding
+from latticeward.trust import TrustAnchor, make_bundle
+
+_trust: tuple[tuple[UUID, ...], bytes] | None = None
+_lock: Final = Lock()
+
+
+def server_keys(purpose: Purpose | str) -> QuerySet[Key]:
+    """The server's active keys for one purpose, the newest first; usually one."""
+    rows = Key.objects.filter(owner=Owner.AUTHORITY, purpose=str(purpose), state=KeyState.ACTIVE)
+    return rows.order_by("-not_before_at")
+
+
+def server_verify_key(purpose: Purpose) -> CompositeVerifyKey:
+    """The public half of what ``sign_with`` signs with.
+
+    Raises:
+        CustodyError: there is no active key for the purpose.
+    """
+    row = server_keys(purpose).first()
+    if row is None:
+        raise CustodyError(f"the server has no active key for {purpose}")
+    return CompositeVerifyKey.from_raw(bytes(row.public_key), row.algorithm)
+
+
+def trust_anchor() -> TrustAnchor:
+    """The root of trust whose fingerprint goes with every claim code.
+
+    Raises:
+        CustodyError: the authority has not been initialised.
+    """
+    return TrustAnchor(key=server_verify_key(Purpose.TRUST))
+
+
+def trust_document() -> bytes:
+    """The bytes of ``GET /api/v1/trust``: anchor, trust statement, statements of the receipt keys valid now.
+
+    Put together again only when a statement was made or ended. Not by a timer: a device that was given a receipt by a
+    key of this minute must find that key's statement here at once, whichever process answers.
+
+    Raises:
+        CustodyError: the authority has not been initialised.
+    """
+    global _trust
+    newest = Statement.objects.filter(kind=StatementKind.TRUST).order_by("-number")[:1]
+    receipts = (
+        Statement.objects.filter(kind=StatementKind.SERVER, not_after_at__gt=timezone.now())
+        .exclude(key__state=KeyState.COMPROMISED)
+        .order_by("number")
+    )
+    parts = (*newest.values_list("pk", flat=True), *receipts.values_list("pk", flat=True))
+    with _lock:
+        if _trust is not None and _trust[0] == parts:
+            return _trust[1]
+    if not newest:
+        raise CustodyError("no trust statement has been signed yet: run init_authority")
+    document = make_bundle(
+        anchor=trust_anchor(),
+        signed=bytes(newest[0].signed),
+        receipts=tuple(bytes(signed) for signed in receipts.values_list("signed", flat=True)),
+    )
+    with _lock:
+        _trust = (parts, document)
+    return document
+
+
+def device_keys(subject_id: str, *, epoch: int) -> dict[str, Key]:
+    """The registered keys of one epoch of a device, by role, whatever their state."""
+    rows = Key.objects.filter(owner=Owner.DEVICE, subject_id=subject_id, epoch=epoch)
+    return {row.purpose: row for row in rows}
+
+
+def public_keys(subject_id: str, *, epoch: int) -> DevicePublicKeys:
+    """The four public keys of one epoch as values.
+
+    Raises:
+        NotFoundError: the device has no such epoch.
+    """
+    rows = device_keys(subject_id, epoch=epoch)
+    if len(rows) != 4:
+        raise NotFoundError(f"device {subject_id} has no keys of epoch {epoch}")
+    raw = {role: bytes(row.public_key) for role, row in rows.items()}
+    return DevicePublicKeys(
+        authentication=AuthenticationVerifyKey.from_raw(raw["authentication"]),
+        classical=ClassicalVerifyKey.from_raw(raw["classical"]),
+        signing=CompositeVerifyKey.from_raw(raw["signing"], rows["signing"].algorithm),
+        encapsulation=EncapsulationKey.from_raw(raw["encapsulation"], rows["encapsulation"].algorithm),
+    )
+
+
+def newest_certificate(subject_id: str) -> Certificate | None:
+    """A subject's newest certificate, with its issuer."""
+    rows = Certificate.objects.filter(key__subject_id=subject_id, key__owner=Owner.DEVICE)
+    return rows.select_related("issuer", "key").order_by("-created_at").first()
+
+
+def certificate_ends(subject_ids: list[str]) -> dict[str, datetime]:
+    """For each subject, when its newest certificate ends; one query for a whole fleet."""
+    rows = Certificate.objects.filter(key__subject_id__in=subject_ids, key__owner=Owner.DEVICE)
+    return dict(rows.order_by("created_at").values_list("key__subject_id", "not_after_at"))
+
+
+def device_statement(subject_id: str, *, epoch: int) -> bytes:
+    """The signed key statement of one epoch.
+
+    Raises:
+        NotFoundError: none was signed.
+    """
+    row = Statement.objects.filter(kind=StatementKind.DEVICE, subject_id=subject_id, number=epoch).first()
+    if row is None:
+        raise NotFoundError(f"device {subject_id} has no key statement of epoch {epoch}")
+    return bytes(row.signed)
+
+
+def key_standing(key: Key) -> KeyStanding:
+    """What the authority knows of a key beyond its statement, for ``verify_live`` and ``verify_archive``."""
+    revocation = getattr(key, "revocation", None)
+    return KeyStanding(
+        superseded_at=key.superseded_at,
+        overlap_until=key.overlap_until,
+        revoked_at=revocation.revoked_at if revocation else None,
+        invalid_from=revocation.invalid_from if revocation else None,
+    )

@@ -1,0 +1,347 @@
+"""Writes about keys: signing with the server's own, registering, binding, superseding and revoking anybody's.
+
+Making the authority itself and keeping it current lives in ``ceremony.py``, and its two offline keys in
+``offline.py``. Nothing here enqueues.
+"""
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from threading import Lock
+from typing import Final
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from controlplane.audit.services import record
+from controlplane.transitions import apply_transition
+from keys import vault
+from keys.models import Authority, Certificate, Key, Owner, Reason, Revocation, Statement, StatementKind
+from latticeward.crypto.certificate import PROFILES, DeviceNames, fingerprint, serial_of
+from latticeward.crypto.certificate_keys import CertificateSigningKey
+from latticeward.crypto.issuing import DEVICE_LIFETIME, issue_device
+from latticeward.crypto.keys import CompositeSigningKey
+from latticeward.crypto.signing import Purpose, sign_message
+from latticeward.device_keys import DevicePublicKeys
+from latticeward.errors import CustodyError, KeyUsageError, StateError
+from latticeward.instants import to_unix_milliseconds
+from latticeward.lifecycle import KEY, KeyState
+from latticeward.statements import KeyStatement, sign_statement
+
+logger = logging.getLogger(__name__)
+
+DEVICE_ROLES: Final = ("authentication", "classical", "signing", "encapsulation")
+# A server key that was superseded or revoked is used no longer than this by a process that had loaded it.
+_LOADED_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    key: CompositeSigningKey
+    not_after_at: datetime
+    loaded_at: float
+
+
+_loaded: dict[str, _Loaded] = {}
+_lock: Final = Lock()
+
+
+def sign_with(purpose: Purpose, payload: bytes) -> bytes:
+    """Sign with the server's active key for a purpose.
+
+    Args:
+        purpose: one that the trust statement names a key for, or ``SUBMISSION_RECEIPT``.
+        payload: canonical bytes of the message.
+
+    Returns:
+        A signed message.
+
+    Raises:
+        CustodyError: no such key is active, or this process's role does not hold its secret.
+    """
+    return sign_message(payload, purpose=purpose, key=signing_key(purpose))
+
+
+def sign_receipt(payload: bytes) -> bytes:
+    """Sign a submission receipt with the key of the day: the only signature that a web process can make."""
+    return sign_with(Purpose.SUBMISSION_RECEIPT, payload)
+
+
+def forget_loaded_keys() -> None:
+    """Drop the seeds that this process has loaded: after a rotation, and between tests."""
+    with _lock:
+        _loaded.clear()
+
+
+def signing_key(purpose: Purpose) -> CompositeSigningKey:
+    """The server's active key for a purpose, out of the vault; kept in this process for a few seconds.
+
+    Raises:
+        CustodyError: there is none, or this process's role may not read it.
+    """
+    now = timezone.now()
+    with _lock:
+        found = _loaded.get(purpose)
+    if found and time.monotonic() - found.loaded_at < _LOADED_SECONDS and now < found.not_after_at:
+        return found.key
+    row = (
+        Key.objects.filter(owner=Owner.AUTHORITY, purpose=purpose, state=KeyState.ACTIVE, not_after_at__gt=now)
+        .order_by("-not_before_at")
+        .first()
+    )
+    if row is None or row.not_after_at is None:
+        raise CustodyError(f"the server has no active key for {purpose}: the authority worker must make one")
+    key = CompositeSigningKey.from_seed(open_secret(row), row.algorithm)
+    with _lock:
+        _loaded[purpose] = _Loaded(key, row.not_after_at, time.monotonic())
+    return key
+
+
+def open_secret(key: Key) -> bytes:
+    """The seed of one of the server's own keys, checked against the public key that the row shows.
+
+    Raises:
+        CustodyError: not held here, removed to a safe place, or tampered with.
+    """
+    if key.wrapped_secret is None:
+        raise CustodyError(f"the secret of the {key.purpose} key {key.key_id[:12]} is kept offline")
+    return vault.unwrap(bytes(key.wrapped_secret), purpose=key.purpose, row_id=str(key.id), algorithm=key.algorithm)
+
+
+def register_device_keys(*, subject_id: str, keys: DevicePublicKeys, epoch: int, actor: str, feed: str) -> list[Key]:
+    """Record the four public keys of a device, not yet in use.
+
+    Raises:
+        KeyUsageError: one of them is registered already, to this or another subject, now or in the past.
+    """
+    now = timezone.now()
+    wire = keys.to_wire()
+    ids = {
+        "authentication": keys.authentication.key_id,
+        "classical": keys.classical.key_id,
+        "signing": keys.signing.key_id,
+        "encapsulation": keys.encapsulation.key_id,
+    }
+    rows = [
+        Key(
+            owner=Owner.DEVICE,
+            subject_id=subject_id,
+            purpose=role,
+            algorithm=wire[role]["algorithm"],
+            key_id=ids[role].hex(),
+            public_key=wire[role]["public_key"],
+            epoch=epoch,
+            created_at=now,
+        )
+        for role in DEVICE_ROLES
+    ]
+    try:
+        with transaction.atomic():
+            for row in rows:
+                row.save(force_insert=True)
+            record(
+                "key.generated",
+                actor=actor,
+                feed=feed,
+                subject=("device", subject_id),
+                details={"epoch": epoch, "keys": {row.purpose: row.key_id for row in rows}},
+            )
+    except IntegrityError as exc:
+        raise KeyUsageError(f"a key of {subject_id} is registered already") from exc
+    return rows
+
+
+def refuse_registered(keys: DevicePublicKeys) -> None:
+    """Refuse keys that are known, before any work is done on them; registering refuses them again.
+
+    Raises:
+        KeyUsageError: at least one is registered.
+    """
+    ids = [key.key_id.hex() for key in (keys.authentication, keys.classical, keys.signing, keys.encapsulation)]
+    if Key.objects.filter(key_id__in=ids).exists():
+        raise KeyUsageError("a key is registered already, to this or another device")
+
+
+def issue_certificate(
+    *,
+    subject_id: str,
+    names: DeviceNames,
+    keys: DevicePublicKeys,
+    epoch: int,
+    actor: str,
+    feed: str,
+    lifetime: timedelta = DEVICE_LIFETIME,
+) -> Certificate:
+    """Bind a device's keys: the authentication key by X.509, all four by a key statement; the keys become active.
+
+    Runs in the authority worker, inside the caller's transaction, so that a device is active with a certificate or
+    neither. The keys must have been registered with ``register_device_keys``.
+
+    Args:
+        subject_id: id of the device, UUID text.
+        names: from the claim record.
+        keys: as proven at enrolment.
+        epoch: of these keys.
+
+    Raises:
+        CustodyError: this process does not hold the issuing key.
+        StateError: the keys are not registered and waiting.
+    """
+    now = timezone.now()
+    authority = Authority.objects.get()
+    profile = PROFILES[authority.profile]
+    rows = {
+        row.purpose: row for row in Key.objects.filter(subject_id=subject_id, epoch=epoch, state=KeyState.PRE_ACTIVE)
+    }
+    if set(rows) != set(DEVICE_ROLES):
+        raise StateError(f"device {subject_id} has not four registered keys that wait for epoch {epoch}")
+    issuer = Certificate.objects.select_related("key").get(
+        key__purpose="issuing", key__state=KeyState.ACTIVE, key__owner=Owner.AUTHORITY
+    )
+    der = issue_device(
+        keys.authentication.raw,
+        algorithm=profile.device,
+        names=names,
+        issuing=bytes(issuer.der),
+        issuing_key=CertificateSigningKey.from_seed(open_secret(issuer.key), issuer.key.algorithm),
+        now=now,
+        lifetime=lifetime,
+    )
+    not_after_at = min(now + lifetime, issuer.not_after_at)
+    statement = KeyStatement(
+        device_id=subject_id,
+        federation_id=str(authority.federation_id),
+        site=names.site,
+        epoch=epoch,
+        keys=keys,
+        certificate_digest=fingerprint(der),
+        not_before=to_unix_milliseconds(now),
+        not_after=to_unix_milliseconds(not_after_at),
+        issued_at=to_unix_milliseconds(now),
+    )
+    signed = sign_statement(statement, key=signing_key(Purpose.KEY_STATEMENT))
+    with transaction.atomic():
+        certificate = Certificate.objects.create(
+            key=rows["authentication"],
+            issuer=issuer,
+            serial=serial_of(der),
+            der=der,
+            fingerprint=fingerprint(der).hex(),
+            not_before_at=now,
+            not_after_at=not_after_at,
+            created_at=now,
+        )
+        Statement.objects.create(
+            kind=StatementKind.DEVICE,
+            subject_id=subject_id,
+            number=epoch,
+            digest=statement.digest.hex(),
+            signed=signed,
+            certificate=certificate,
+            not_before_at=now,
+            not_after_at=not_after_at,
+            created_at=now,
+        )
+        for role in DEVICE_ROLES:
+            apply_transition(
+                rows[role],
+                KEY,
+                "activate",
+                actor=actor,
+                feed=feed,
+                details={"purpose": role, "key_id": rows[role].key_id, "epoch": epoch, "device": subject_id},
+                not_before_at=now,
+                not_after_at=not_after_at,
+            )
+        record(
+            "certificate.issued",
+            actor=actor,
+            feed=feed,
+            subject=("device", subject_id),
+            details={
+                "serial": certificate.serial,
+                "fingerprint": certificate.fingerprint,
+                "statement": statement.digest.hex(),
+                "not_after_at": not_after_at.isoformat().replace("+00:00", "Z"),
+                "epoch": epoch,
+            },
+        )
+    return certificate
+
+
+def supersede_keys(*, subject_id: str, below_epoch: int, overlap: timedelta, actor: str, feed: str) -> None:
+    """Take older epochs out of use; they still verify what began before, until the overlap ends."""
+    now = timezone.now()
+    older = Key.objects.filter(subject_id=subject_id, epoch__lt=below_epoch, state=KeyState.ACTIVE)
+    for row in older:
+        apply_transition(
+            row,
+            KEY,
+            "supersede",
+            actor=actor,
+            feed=feed,
+            details={"purpose": row.purpose, "key_id": row.key_id, "epoch": row.epoch},
+            superseded_at=now,
+            overlap_until=now + overlap,
+        )
+
+
+def suspend_keys(*, subject_id: str, actor: str, feed: str) -> None:
+    """Suspend a subject's active keys, until they are reinstated."""
+    _move(Key.objects.filter(subject_id=subject_id, state=KeyState.ACTIVE), "suspend", actor=actor, feed=feed)
+
+
+def reinstate_keys(*, subject_id: str, actor: str, feed: str) -> None:
+    """Make a subject's suspended keys active again."""
+    _move(Key.objects.filter(subject_id=subject_id, state=KeyState.SUSPENDED), "reinstate", actor=actor, feed=feed)
+
+
+def retire_waiting_keys(*, subject_id: str, actor: str, feed: str) -> None:
+    """Retire keys that never came into use; they stay registered, so nobody can bring them again."""
+    waiting = Key.objects.filter(subject_id=subject_id, state=KeyState.PRE_ACTIVE)
+    _move(waiting, "retire", actor=actor, feed=feed)
+
+
+def revoke_keys(
+    *, subject_id: str, reason: Reason, actor: str, feed: str, invalid_from: datetime | None = None
+) -> None:
+    """Take trust away from every key of a subject, for good, with an RFC 5280 reason.
+
+    A compromise reaches deactivated keys too, because what they signed before is then in doubt as well.
+
+    Args:
+        invalid_from: for a compromise, the instant from which nothing signed may be believed.
+    """
+    compromised = reason == Reason.KEY_COMPROMISE
+    states = [KeyState.PRE_ACTIVE, KeyState.ACTIVE, KeyState.SUSPENDED]
+    if compromised:
+        states.append(KeyState.DEACTIVATED)
+    now = timezone.now()
+    with transaction.atomic():
+        rows = list(Key.objects.filter(subject_id=subject_id, state__in=states))
+        event = "compromise" if compromised else "retire"
+        _move(rows, event, actor=actor, feed=feed, reason=reason)
+        Revocation.objects.bulk_create(
+            [
+                Revocation(
+                    key=row,
+                    reason=reason,
+                    actor=actor,
+                    revoked_at=now,
+                    invalid_from=(invalid_from or now) if compromised else None,
+                )
+                for row in rows
+            ],
+            ignore_conflicts=True,
+        )
+
+
+def _move(rows: Iterable[Key], event: str, *, actor: str, feed: str, reason: str | None = None) -> None:
+    with transaction.atomic():
+        for row in rows:
+            details = {"purpose": row.purpose, "key_id": row.key_id, "epoch": row.epoch, "subject": row.subject_id}
+            if reason is not None:
+                details["reason"] = str(reason)
+            apply_transition(row, KEY, event, actor=actor, feed=feed, details=details)

@@ -1,0 +1,17 @@
+"""What the authority worker does with keys by the clock."""
+
+from celery import shared_task
+
+from keys import ledger, rotation
+
+
+@shared_task(queue="authority")
+def keep_authority_current() -> None:
+    """A new receipt key before the old one ends; a trust statement for a new address or year."""
+    rotation.keep_current()
+
+
+@shared_task(queue="authority")
+def sequence_ledger() -> None:
+    """Number what waits, and sign the new head."""
+    ledger.keep_ledger()

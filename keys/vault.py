@@ -1,0 +1,272 @@
+"""Where secrets rest: every secret in the database is wrapped by a key-encryption key that is not in it.
+
+Who may read what. Key-encryption keys (KEKs) are cut by reader, not by secret: one KEK a *group*, and a process is
+given the files of its role's groups only. That is what makes the separation real in production. A KEK derived per
+purpose from one master would be a promise of our code, kept for as long as nobody runs other code on that machine; a
+file that is not mounted cannot be read by any code. Inside a group each purpose has its own key, derived with HKDF,
+so that a row of one purpose never opens as another.
+
+    group      secrets                                                   web  intake  aggregate  authority
+    authority  root, trust anchor, issuing, every signing key                                    x
+    web        receipt keys (24 h), claims, enrolment challenges         x                       x
+    rounds     keys that open updates, partial sums and models             x       x
+
+The authority worker holds the web group as well, because it makes the receipt keys; no process but the embedded one
+(role ``all``) holds everything, and the settings page says so.
+
+A wrapped secret is ``format (1) | KEK version (4, big-endian) | nonce (12) | AES-256-GCM ciphertext and tag``. The
+associated data binds group, KEK version, purpose, row id and algorithm, so a row cannot be swapped for another.
+"""
+
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from threading import Lock
+from typing import Final, Protocol
+
+from django.conf import settings
+
+from latticeward import canonical
+from latticeward.crypto.wrapping import derive_key, unwrap_secret, wrap_secret
+from latticeward.errors import CustodyError, DecryptionError
+
+_FORMAT: Final = 1
+_HEAD_BYTES: Final = 5
+
+
+class Group(StrEnum):
+    """One key-encryption key, and the processes that share it."""
+
+    AUTHORITY = "authority"
+    WEB = "web"
+    ROUNDS = "rounds"
+
+
+GROUPS_OF_ROLE: Final[Mapping[str, frozenset[Group]]] = {
+    "all": frozenset(Group),
+    "web": frozenset({Group.WEB}),
+    "intake": frozenset({Group.ROUNDS}),
+    "aggregate": frozenset({Group.ROUNDS}),
+    "authority": frozenset({Group.AUTHORITY, Group.WEB}),
+}
+
+# Every purpose a secret can have. The signing purposes are those of ``latticeward.crypto.signing.Purpose``.
+GROUP_OF_PURPOSE: Final[Mapping[str, Group]] = {
+    "root": Group.AUTHORITY,
+    "trust": Group.AUTHORITY,
+    "issuing": Group.AUTHORITY,
+    "responder": Group.AUTHORITY,
+    "key-statement": Group.AUTHORITY,
+    "plan": Group.AUTHORITY,
+    "round-record": Group.AUTHORITY,
+    "model-manifest": Group.AUTHORITY,
+    "revocation": Group.AUTHORITY,
+    "checkpoint": Group.AUTHORITY,
+    "export": Group.AUTHORITY,
+    "submission-receipt": Group.WEB,
+    "claim": Group.WEB,
+    "challenge": Group.WEB,
+    "round-decapsulation": Group.ROUNDS,
+    "partial": Group.ROUNDS,
+    "contribution": Group.ROUNDS,
+    "noise-seed": Group.ROUNDS,
+    "model-content": Group.ROUNDS,
+}
+
+
+class Provider(Protocol):
+    """Where KEKs come from: version number to 32 bytes; the highest version wraps, all of them unwrap."""
+
+    def read(self, group: Group) -> dict[int, bytes]:
+        """Raises CustodyError if the group's KEK is missing or unreadable."""
+        ...
+
+    def write(self, group: Group, versions: Mapping[int, bytes]) -> None:
+        """Raises CustodyError if this provider cannot keep a KEK."""
+        ...
+
+
+class FileProvider:
+    """One file a group in the vault folder, mode 0600; a mounted secret of mode 0400 or 0440 does as well."""
+
+    def path(self, group: Group) -> Path:
+        return Path(settings.VAULT_DIR) / f"{group}.kek"
+
+    def read(self, group: Group) -> dict[int, bytes]:
+        path = self.path(group)
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            text = path.read_text(encoding="ascii")
+        except FileNotFoundError as exc:
+            raise CustodyError(
+                f"the key file {path} is missing: restore it from its backup, or run init_authority on a new system"
+            ) from exc
+        except (OSError, UnicodeDecodeError) as exc:
+            raise CustodyError(f"the key file {path} cannot be read: {exc}") from exc
+        if mode & 0o027:
+            raise CustodyError(f"the key file {path} is open to others (mode {mode:o}): make it 0600")
+        return _parse_versions(text, str(path))
+
+    def write(self, group: Group, versions: Mapping[int, bytes]) -> None:
+        path = self.path(group)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        part = path.with_suffix(".part")
+        part.unlink(missing_ok=True)
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(_format_versions(versions))
+            file.flush()
+            os.fsync(file.fileno())
+        # A crash leaves the old file or the new one, never half a key.
+        os.replace(part, path)
+
+
+class EnvironmentProvider:
+    """``LATTICEWARD_KEK_<GROUP>``, as ``version:hex`` separated by commas; for platforms that inject secrets."""
+
+    def read(self, group: Group) -> dict[int, bytes]:
+        name = self._name(group)
+        text = os.environ.get(name)
+        if not text:
+            raise CustodyError(f"{name} is not set: give it as 1:<64 hexadecimal digits>")
+        return _parse_versions(text.replace(",", "\n"), name)
+
+    def write(self, group: Group, versions: Mapping[int, bytes]) -> None:
+        raise CustodyError(f"{self._name(group)} comes from outside: set it there, this process cannot keep it")
+
+    @staticmethod
+    def _name(group: Group) -> str:
+        return f"LATTICEWARD_KEK_{group.upper()}"
+
+
+VAULTS: Final[Mapping[str, Provider]] = {"file": FileProvider(), "env": EnvironmentProvider()}
+
+_cache: dict[tuple[str, str, Group], dict[int, bytes]] = {}
+_lock: Final = Lock()
+
+
+def initialise() -> list[Group]:
+    """Make the KEKs that do not exist yet, of all groups of this process's role; returns the new ones.
+
+    Only for a system that holds no wrapped secret yet: the caller knows (``keys.ceremony``).
+    """
+    made: list[Group] = []
+    for group in sorted(GROUPS_OF_ROLE[settings.ROLE]):
+        try:
+            _keks(group)
+        except CustodyError:
+            if isinstance(_provider(), FileProvider) and FileProvider().path(group).exists():
+                raise  # unreadable or open to others: never replaced
+            _provider().write(group, {1: secrets.token_bytes(32)})
+            made.append(group)
+    return made
+
+
+def require_keks() -> None:
+    """Refuse to start without the KEKs of this process's role.
+
+    Raises:
+        CustodyError: one is missing or unreadable; the message says which and what to do.
+    """
+    for group in sorted(GROUPS_OF_ROLE[settings.ROLE]):
+        _keks(group)
+
+
+def wrap(secret: bytes, *, purpose: str, row_id: str, algorithm: str = "") -> bytes:
+    """Wrap a secret for one row.
+
+    Args:
+        secret: 1 byte or more; seeds have 32 to 64.
+        purpose: a key of ``GROUP_OF_PURPOSE``.
+        row_id: id of the row that will hold it; a wrapped secret opens under no other id.
+        algorithm: of the key, if it is one; bound as well.
+
+    Raises:
+        CustodyError: this process's role does not hold the KEK of that purpose, or it is missing.
+    """
+    group = _group(purpose)
+    versions = _keks(group)
+    version = max(versions)
+    bound = _associated_data(group, version, purpose, row_id, algorithm)
+    body = wrap_secret(secret, key=_purpose_key(versions[version], purpose), associated_data=bound)
+    return bytes([_FORMAT]) + version.to_bytes(4, "big") + body
+
+
+def unwrap(wrapped: bytes, *, purpose: str, row_id: str, algorithm: str = "") -> bytes:
+    """Open what ``wrap`` made, with the same purpose, row id and algorithm.
+
+    Raises:
+        CustodyError: not this process's to read, its KEK is missing, or the row has been tampered with.
+    """
+    wrapped = bytes(wrapped)
+    group = _group(purpose)
+    if len(wrapped) < _HEAD_BYTES or wrapped[0] != _FORMAT:
+        raise CustodyError(f"the wrapped secret {purpose}/{row_id} is not in a form that this version reads")
+    version = int.from_bytes(wrapped[1:_HEAD_BYTES], "big")
+    kek = _keks(group).get(version) or _keks(group, again=True).get(version)
+    if kek is None:
+        raise CustodyError(f"version {version} of the {group} key-encryption key is missing: restore its file")
+    bound = _associated_data(group, version, purpose, row_id, algorithm)
+    try:
+        return unwrap_secret(wrapped[_HEAD_BYTES:], key=_purpose_key(kek, purpose), associated_data=bound)
+    except DecryptionError as exc:
+        raise CustodyError(f"the wrapped secret {purpose}/{row_id} was changed, moved or wrapped elsewhere") from exc
+
+
+def forget_keks() -> None:
+    """Drop the KEKs that this process has read, so that the next use reads them again."""
+    with _lock:
+        _cache.clear()
+
+
+def _group(purpose: str) -> Group:
+    group = GROUP_OF_PURPOSE.get(str(purpose))
+    if group is None:
+        raise CustodyError(f"the vault knows no purpose {purpose!r}")
+    if group not in GROUPS_OF_ROLE[settings.ROLE]:
+        raise CustodyError(f"a process of role {settings.ROLE} does not hold secrets for {purpose}")
+    return group
+
+
+def _provider() -> Provider:
+    return VAULTS[settings.VAULT_PROVIDER]
+
+
+def _keks(group: Group, *, again: bool = False) -> dict[int, bytes]:
+    place = (settings.VAULT_PROVIDER, str(settings.VAULT_DIR), group)
+    with _lock:
+        if again or place not in _cache:
+            _cache[place] = _provider().read(group)
+        return _cache[place]
+
+
+def _purpose_key(kek: bytes, purpose: str) -> bytes:
+    return derive_key(kek, label=f"latticeward/vault/v1/{purpose}")
+
+
+def _associated_data(group: Group, version: int, purpose: str, row_id: str, algorithm: str) -> bytes:
+    return canonical.encode(["latticeward/vault/v1", str(group), version, str(purpose), str(row_id), str(algorithm)])
+
+
+def _format_versions(versions: Mapping[int, bytes]) -> str:
+    return "".join(f"{number}:{kek.hex()}\n" for number, kek in sorted(versions.items()))
+
+
+def _parse_versions(text: str, place: str) -> dict[int, bytes]:
+    versions: dict[int, bytes] = {}
+    for line in text.split():
+        number, _, value = line.partition(":")
+        try:
+            kek = bytes.fromhex(value)
+            version = int(number)
+        except ValueError:
+            kek, version = b"", 0
+        if len(kek) != 32 or not 0 < version < 2**32 or version in versions:
+            raise CustodyError(f"{place} does not hold lines of <version>:<64 hexadecimal digits>")
+        versions[version] = kek
+    if not versions:
+        raise CustodyError(f"{place} is empty")
+    return versions
