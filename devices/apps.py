@@ -1,0 +1,7 @@
+"""``devices`` as a Django application."""
+
+from django.apps import AppConfig
+
+
+class DevicesConfig(AppConfig):
+    name = "devices"

@@ -1,0 +1,300 @@
+"""A machine becomes a device: ``begin`` and ``finish``, the server's side.
+
+What the messages are and how they are checked lives in ``latticeward.enrolment``; here stands what one server must
+remember: which claim is reserved for whom, which answer was given, that a claim is used once.
+"""
+
+import hashlib
+import hmac
+import logging
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache as remember
+from typing import Final
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.core.cache import cache
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from controlplane.audit.services import record
+from devices.models import Claim, Device, Enrolment
+from devices.services import approve_device
+from keys import vault
+from keys.rotation import server_address
+from keys.selectors import trust_anchor
+from keys.services import refuse_registered, register_device_keys
+from latticeward import canonical
+from latticeward.claim_code import LOOKUP_ID_BYTES
+from latticeward.crypto.suites import negotiate
+from latticeward.enrolment import (
+    CHALLENGE_BYTES,
+    CHALLENGE_LIFETIME_SECONDS,
+    FinishProofs,
+    ProvenEnrolment,
+    VerifiedTranscript,
+    make_answer,
+    verify_finish,
+    verify_transcript,
+)
+from latticeward.enrolment_messages import NONCE_BYTES, TRANSCRIPT_LIMIT_BYTES, Meeting
+from latticeward.errors import (
+    ClaimRefusedError,
+    InvalidSignatureError,
+    MalformedMessageError,
+    NotFoundError,
+    UnsupportedSuiteError,
+)
+
+logger = logging.getLogger(__name__)
+
+# Refusals are counted and reported, and never lock anything: a secret of 128 bits cannot be guessed at any rate, while
+# a lock on a claim or on a hospital's one public address would let a stranger keep real machines out.
+_TELL_AT: Final = 50
+_COUNT_SECONDS: Final = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What ``begin`` answers."""
+
+    enrolment_id: UUID
+    answer: bytes
+    mac: bytes
+
+
+def begin_enrolment(*, transcript: bytes, mac: bytes, source: str, now: datetime | None = None) -> Begun:
+    """Believe a device's first message and reserve its claim, or refuse.
+
+    1. The MAC holds under the claim's key. Unknown, used, cancelled and expired claims are tried with a key that
+       nobody has, so they and a wrong code take the same way and get the same answer. With a good MAC, the message
+       must be meant for this server and ask for the key that it will prove.
+    2. None of its keys is known, and there is a suite that both accept and that its keys are made for.
+    3. The claim is free, or reserved for this very message: then the stored answer is given again.
+
+    Args:
+        transcript: T1 as received.
+        mac: as received.
+        source: network address of the sender; refusals are counted by it, for minutes.
+
+    Raises:
+        ClaimRefusedError: 1 or 3.
+        MalformedMessageError, MessageTooLargeError, UnsupportedSuiteError, KeyUsageError, WrongContextError,
+        CertificateNotValidError: only the holder of the code gets to see these.
+    """
+    now = now or timezone.now()
+    # 1
+    lookup_id = _lookup_id(transcript)
+    claim = Claim.objects.select_related("site__federation").filter(lookup_id=lookup_id.hex()).first()
+    usable = claim is not None and claim.consumed_at is None and claim.expires_at > now
+    wrapped, row_id = (claim.wrapped_key, str(claim.id)) if claim and usable else (_decoy(), "decoy")
+    mac_key = vault.unwrap(bytes(wrapped or b""), purpose="claim", row_id=row_id)
+    try:
+        verified = verify_transcript(
+            transcript,
+            mac,
+            mac_key=mac_key,
+            meeting=Meeting(
+                federation_id=str(claim.site.federation_id) if claim else "",
+                authority=server_address(),
+                anchor=trust_anchor().fingerprint,
+            ),
+            site=claim.site.slug if claim else "",
+            device_class=claim.device_class if claim else "",
+        )
+    except ClaimRefusedError:
+        _count_refusal(_claim_counter(claim.lookup_id if claim else "unknown"))
+        if _count_refusal(_source_counter(source)) == _TELL_AT:
+            logger.warning("%d claim codes were refused to %s in the last minutes", _TELL_AT, source)
+        raise
+    assert claim is not None
+
+    # 2
+    keys = verified.transcript.keys
+    refuse_registered(keys)
+    offered = verified.transcript.suites
+    chosen = negotiate(offered, settings.ACCEPTED_SUITES, settings.SUITE_FLOOR)
+    negotiate(offered, (chosen.id,), verified.transcript.floor)
+    if (keys.encapsulation.algorithm, keys.signing.algorithm) != (chosen.kem, chosen.signature):
+        raise UnsupportedSuiteError(f"the device's keys are not made for the suite {chosen.id}")
+
+    # 3
+    return _reserve(claim, verified, chosen.id, mac_key, now)
+
+
+def _reserve(claim: Claim, verified: VerifiedTranscript, suite: str, mac_key: bytes, now: datetime) -> Begun:
+    digest = hashlib.sha256(verified.raw).hexdigest()
+    expires_at = now + timedelta(seconds=CHALLENGE_LIFETIME_SECONDS)
+    with transaction.atomic():
+        free = Q(reserved_for="") | Q(reserved_for=digest) | Q(reserved_until__lte=now)
+        reserved = Claim.objects.filter(free, pk=claim.pk, consumed_at=None, expires_at__gt=now).update(
+            reserved_for=digest, reserved_until=expires_at
+        )
+        if reserved != 1:
+            raise ClaimRefusedError(f"claim {claim.id} is reserved for another device, or used")
+        # The update holds the claim's row, so a second copy of the same message waits here and finds the answer.
+        earlier = claim.enrolments.filter(transcript_digest=digest, expires_at__gt=now).first()
+        if earlier is not None:
+            return Begun(earlier.id, bytes(earlier.answer), bytes(earlier.answer_mac))
+        enrolment_id, device_id = uuid4(), uuid4()
+        challenge = secrets.token_bytes(CHALLENGE_BYTES)
+        answer, answer_mac = make_answer(
+            verified,
+            enrolment_id=str(enrolment_id),
+            device_id=str(device_id),
+            suite=suite,
+            server_nonce=secrets.token_bytes(NONCE_BYTES),
+            challenge=challenge,
+            expires_at=expires_at,
+            mac_key=mac_key,
+        )
+        Enrolment.objects.create(
+            id=enrolment_id,
+            claim=claim,
+            device_id=device_id,
+            transcript=verified.raw,
+            transcript_digest=digest,
+            answer=answer,
+            answer_mac=answer_mac,
+            suite=suite,
+            wrapped_challenge=vault.wrap(challenge, purpose="challenge", row_id=str(enrolment_id)),
+            begun_at=now,
+            expires_at=expires_at,
+        )
+    return Begun(enrolment_id, answer, answer_mac)
+
+
+def finish_enrolment(*, enrolment_id: UUID, proofs: FinishProofs, now: datetime | None = None) -> Device:
+    """Take in a device that has proven its four keys; consumes the claim.
+
+    1. The enrolment was begun here and not finished; the same proofs again get the same device.
+    2. All four proofs hold over this transcript and this answer.
+    3. In one transaction: the claim is still reserved for this transcript and becomes used, the keys are registered,
+       the device exists. Of two racing calls one wins; of a failed one nothing remains.
+
+    Raises:
+        NotFoundError: no such enrolment.
+        ClaimRefusedError: the claim was used or given to another device meanwhile.
+        InvalidSignatureError, ClockSkewError: the proofs do not hold, or came too late.
+        KeyUsageError: a key was registered meanwhile.
+    """
+    now = now or timezone.now()
+    # 1
+    enrolment = Enrolment.objects.select_related("claim__site__federation").filter(pk=enrolment_id).first()
+    if enrolment is None:
+        raise NotFoundError(f"there is no enrolment {enrolment_id}")
+    proofs_digest = hashlib.sha256(proofs.challenge_mac).hexdigest()
+    if enrolment.finished_at is not None:
+        if not hmac.compare_digest(proofs_digest, enrolment.proofs_digest):
+            raise InvalidSignatureError("the enrolment was finished with other proofs")
+        return Device.objects.get(pk=enrolment.device_id)
+    if enrolment.wrapped_challenge is None:
+        raise ClaimRefusedError(f"enrolment {enrolment_id} has expired")
+
+    # 2
+    challenge = vault.unwrap(bytes(enrolment.wrapped_challenge), purpose="challenge", row_id=str(enrolment.id))
+    proven = verify_finish(
+        proofs,
+        transcript=bytes(enrolment.transcript),
+        answer=bytes(enrolment.answer),
+        challenge=challenge,
+        now=now,
+    )
+
+    # 3
+    try:
+        return _take_in(enrolment, proven, proofs_digest, now)
+    except ClaimRefusedError:
+        # A device that repeats itself while its first call is under way is not a second device.
+        again = Enrolment.objects.filter(pk=enrolment.pk, proofs_digest=proofs_digest).exclude(finished_at=None)
+        if again.exists():
+            return Device.objects.get(pk=enrolment.device_id)
+        raise
+
+
+def _take_in(enrolment: Enrolment, proven: ProvenEnrolment, proofs_digest: str, now: datetime) -> Device:
+    claim = enrolment.claim
+    site, federation = claim.site, claim.site.federation
+    actor = f"device:{enrolment.device_id}"
+    with transaction.atomic():
+        reserved = Claim.objects.filter(pk=claim.pk, consumed_at=None, reserved_for=enrolment.transcript_digest)
+        if reserved.update(consumed_at=now, wrapped_key=None) != 1:
+            raise ClaimRefusedError(f"claim {claim.id} was used or given to another device meanwhile")
+        Enrolment.objects.filter(pk=enrolment.pk).update(
+            finished_at=now, wrapped_challenge=None, proofs_digest=proofs_digest
+        )
+        device = Device(
+            id=enrolment.device_id,
+            site=site,
+            name=proven.transcript.name or claim.device_class,
+            device_class=claim.device_class,
+            suite=enrolment.suite,
+            key_epoch=proven.transcript.epoch,
+            requested_at=now,
+        )
+        device.save(force_insert=True)
+        record(
+            "device.requested",
+            actor=actor,
+            feed=federation.feed,
+            subject=("device", device.id),
+            details={
+                "device": str(device.id),
+                "site": site.name,
+                "name": device.name,
+                "device_class": device.device_class,
+                "suite": device.suite,
+                "transcript": proven.digest.hex(),
+            },
+        )
+        register_device_keys(
+            subject_id=str(device.id),
+            keys=proven.transcript.keys,
+            epoch=device.key_epoch,
+            actor=actor,
+            feed=federation.feed,
+        )
+        if claim.auto_approve:
+            # The person who made the claim decided; the entry says so.
+            device = approve_device(device_id=device.id, actor=claim.created_by, why="claim with automatic approval")
+    return device
+
+
+def _count_refusal(counter: str) -> int:
+    # In the cache, not in the database: a write would tell a known claim from an unknown one by its time.
+    if cache.add(counter, 1, timeout=_COUNT_SECONDS):
+        return 1
+    try:
+        return int(cache.incr(counter))
+    except ValueError:  # it ended in between; the next refusal begins anew
+        return 0
+
+
+def refusals_of(claim: Claim) -> int:
+    """How often a wrong code was tried against a claim in the last minutes."""
+    return int(cache.get(_claim_counter(claim.lookup_id), 0))
+
+
+def _claim_counter(lookup_id: str) -> str:
+    return f"claim-refused:{lookup_id}"
+
+
+def _source_counter(source: str) -> str:
+    # A bounded number of buckets, so that many sources cannot push nonces out of an in-process cache.
+    return f"claim-source:{hashlib.sha256(source.encode()).hexdigest()[:4]}"
+
+
+def _lookup_id(transcript: bytes) -> bytes:
+    value = canonical.decode(transcript, limit_bytes=TRANSCRIPT_LIMIT_BYTES)
+    found = value.get("claim_id") if isinstance(value, dict) else None
+    if not isinstance(found, bytes) or len(found) != LOOKUP_ID_BYTES:
+        raise MalformedMessageError("not an enrolment transcript with a claim")
+    return found
+
+
+@remember
+def _decoy() -> bytes:
+    return vault.wrap(secrets.token_bytes(32), purpose="claim", row_id="decoy")

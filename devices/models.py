@@ -1,0 +1,97 @@
+"""Who may take part: the federation, its hospitals, their machines, and how a machine becomes one of them."""
+
+import uuid
+
+from django.db import models
+
+from latticeward.lifecycle import DEVICE
+
+
+class Federation(models.Model):
+    """The group of hospitals that learn together."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    slug = models.SlugField(max_length=40, unique=True)
+    name = models.TextField()
+    created_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def feed(self) -> str:
+        """The numbered stream of live events of this federation."""
+        return f"federation:{self.id}"
+
+
+class Site(models.Model):
+    """One hospital."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    federation = models.ForeignKey(Federation, on_delete=models.PROTECT, related_name="sites")
+    # A DNS label of the certificates' names, hence the bound of 63 characters.
+    slug = models.SlugField(max_length=63)
+    name = models.TextField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["federation", "slug"], name="one_site_a_slug")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Device(models.Model):
+    """The enrolled machine at a hospital; its keys stand in ``keys`` under this id."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    site = models.ForeignKey(Site, on_delete=models.PROTECT, related_name="devices")
+    name = models.CharField(max_length=64, help_text="what the hospital calls it; shown, never trusted")
+    device_class = models.CharField(max_length=63)
+    state = models.TextField(default=DEVICE.initial)
+    suite = models.TextField(help_text="chosen at enrolment")
+    key_epoch = models.PositiveIntegerField(default=1)
+    requested_at = models.DateTimeField()
+    activated_at = models.DateTimeField(null=True)
+    last_seen_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["state"])]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.site_id}"
+
+
+class Claim(models.Model):
+    """A claim code, without its secret: the right to enrol one machine of one class at one hospital, once."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    lookup_id = models.CharField(max_length=10, unique=True, help_text="hex, 5 bytes; names the claim, opens nothing")
+    site = models.ForeignKey(Site, on_delete=models.PROTECT, related_name="claims")
+    device_class = models.CharField(max_length=63)
+    auto_approve = models.BooleanField(default=False)
+    wrapped_key = models.BinaryField(null=True, help_text="the derived MAC key; erased when the claim is consumed")
+    created_by = models.TextField()
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    reserved_for = models.CharField(max_length=64, default="", help_text="hex SHA-256 of the one T1 that may finish")
+    reserved_until = models.DateTimeField(null=True)
+    consumed_at = models.DateTimeField(null=True)
+
+
+class Enrolment(models.Model):
+    """One begun enrolment: the transcript, our answer to it, and the challenge until it is met."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    claim = models.ForeignKey(Claim, on_delete=models.PROTECT, related_name="enrolments")
+    device_id = models.UUIDField(unique=True, help_text="the id that the device gets if it finishes")
+    transcript = models.BinaryField()
+    transcript_digest = models.CharField(max_length=64)
+    answer = models.BinaryField()
+    answer_mac = models.BinaryField()
+    suite = models.TextField()
+    wrapped_challenge = models.BinaryField(null=True, help_text="erased when the enrolment is finished or expired")
+    proofs_digest = models.CharField(max_length=64, default="", help_text="of the proofs that finished it")
+    begun_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)

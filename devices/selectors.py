@@ -1,0 +1,125 @@
+"""Reads about devices: the fleet as people see it, and the keys that rounds rely on."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from django.utils import timezone
+
+from devices.models import Device, Federation
+from keys.models import Key
+from keys.selectors import certificate_ends
+from latticeward.crypto.keys import CompositeVerifyKey, EncapsulationKey
+from latticeward.crypto.secret_key import speakable
+from latticeward.errors import KeyUsageError
+from latticeward.lifecycle import DeviceState, KeyState
+
+# Three long polls without a word.
+SILENT_AFTER: Final = timedelta(seconds=75)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetRow:
+    """One device as the fleet page and the API show it; times aware UTC."""
+
+    id: str
+    name: str
+    site: str
+    site_name: str
+    device_class: str
+    state: str
+    silent: bool
+    suite: str
+    key_epoch: int
+    requested_at: datetime
+    last_seen_at: datetime | None
+    certificate_not_after_at: datetime | None
+    fingerprint: str
+
+
+def fleet(federation: Federation) -> list[FleetRow]:
+    """Every device of the federation, by site and name; three queries, whatever its size."""
+    devices = list(
+        Device.objects.filter(site__federation=federation).select_related("site").order_by("site__name", "name", "id")
+    )
+    ids = [str(device.id) for device in devices]
+    ends = certificate_ends(ids)
+    signing = Key.objects.filter(subject_id__in=ids, purpose="signing").order_by("epoch")
+    fingerprints = {key.subject_id: speakable(bytes.fromhex(key.key_id)) for key in signing}
+    now = timezone.now()
+    return [
+        FleetRow(
+            id=str(device.id),
+            name=device.name,
+            site=device.site.slug,
+            site_name=device.site.name,
+            device_class=device.device_class,
+            state=device.state,
+            silent=is_silent(device, now=now),
+            suite=device.suite,
+            key_epoch=device.key_epoch,
+            requested_at=device.requested_at,
+            last_seen_at=device.last_seen_at,
+            certificate_not_after_at=ends.get(str(device.id)),
+            fingerprint=fingerprints.get(str(device.id), ""),
+        )
+        for device in devices
+    ]
+
+
+def is_silent(device: Device, *, now: datetime | None = None) -> bool:
+    """Whether an active device has not been heard of for longer than its long polls take."""
+    if device.state != DeviceState.ACTIVE:
+        return False
+    heard_at = device.last_seen_at or device.activated_at
+    return heard_at is None or (now or timezone.now()) - heard_at > SILENT_AFTER
+
+
+def active_devices(federation: Federation) -> list[Device]:
+    """The devices that may take part in rounds now, with their sites, in a fixed order."""
+    return list(
+        Device.objects.filter(site__federation=federation, state=DeviceState.ACTIVE)
+        .select_related("site__federation")
+        .order_by("site__slug", "id")
+    )
+
+
+def encapsulation_key(device: Device) -> EncapsulationKey:
+    """What may be sealed to this device now.
+
+    Raises:
+        KeyUsageError: it has no active encapsulation key of its present epoch.
+    """
+    key = _active_key(device, "encapsulation")
+    return EncapsulationKey.from_raw(bytes(key.public_key), key.algorithm)
+
+
+def signing_key(device: Device) -> CompositeVerifyKey:
+    """What verifies messages that this device signs now.
+
+    Raises:
+        KeyUsageError: it has no active signing key of its present epoch.
+    """
+    key = _active_key(device, "signing")
+    return CompositeVerifyKey.from_raw(bytes(key.public_key), key.algorithm)
+
+
+def registered_signing_key(device: Device, key_id: bytes) -> CompositeVerifyKey:
+    """The signing key of this id, if it is or was this device's; for reading what was accepted earlier.
+
+    Raises:
+        KeyUsageError: the device never had such a key.
+    """
+    key = Key.objects.filter(subject_id=str(device.id), purpose="signing", key_id=key_id.hex()).first()
+    if key is None:
+        raise KeyUsageError(f"device {device.id} never had the signing key {key_id.hex()[:12]}")
+    return CompositeVerifyKey.from_raw(bytes(key.public_key), key.algorithm)
+
+
+def _active_key(device: Device, role: str) -> Key:
+    key = Key.objects.filter(
+        subject_id=str(device.id), purpose=role, epoch=device.key_epoch, state=KeyState.ACTIVE
+    ).first()
+    if key is None:
+        raise KeyUsageError(f"device {device.id} has no active {role} key of epoch {device.key_epoch}")
+    return key

@@ -1,0 +1,140 @@
+"""The JSON of sites, devices, claims and enrolments."""
+
+import base64
+import binascii
+from typing import Any, Final
+
+from rest_framework import serializers
+
+from keys.models import Reason
+
+_FIELD_LIMIT_CHARS: Final = 48_000
+
+
+class Base64UrlField(serializers.Field[bytes, str, str, Any]):
+    """Bytes as base64url without padding, in its only canonical form."""
+
+    def to_internal_value(self, data: Any) -> bytes:
+        if not isinstance(data, str) or len(data) > _FIELD_LIMIT_CHARS:
+            raise serializers.ValidationError("base64url text is expected, within bounds")
+        try:
+            raw = base64.b64decode(data + "=" * (-len(data) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError) as exc:
+            raise serializers.ValidationError("not base64url") from exc
+        if self.to_representation(raw) != data:
+            raise serializers.ValidationError("not base64url in its canonical form")
+        return raw
+
+    def to_representation(self, value: bytes) -> str:
+        return base64.urlsafe_b64encode(value).decode("ascii").rstrip("=")
+
+
+class BeginSerializer(serializers.Serializer[Any]):
+    """The body of ``POST /api/v1/enrolments``."""
+
+    transcript = Base64UrlField()
+    mac = Base64UrlField()
+
+
+class BegunSerializer(serializers.Serializer[Any]):
+    """Its answer."""
+
+    enrolment = serializers.UUIDField()
+    answer = Base64UrlField()
+    mac = Base64UrlField()
+
+
+class SignaturesSerializer(serializers.Serializer[Any]):
+    """The three signatures over T2."""
+
+    authentication = Base64UrlField()
+    classical = Base64UrlField()
+    signing = Base64UrlField()
+
+
+class FinishSerializer(serializers.Serializer[Any]):
+    """The body of ``POST /api/v1/enrolments/{id}/finish``."""
+
+    challenge_mac = Base64UrlField()
+    signatures = SignaturesSerializer()
+
+
+class FinishedSerializer(serializers.Serializer[Any]):
+    """Its answer."""
+
+    device = serializers.UUIDField()
+    state = serializers.CharField()
+
+
+class SiteSerializer(serializers.Serializer[Any]):
+    """A hospital."""
+
+    id = serializers.UUIDField(read_only=True)
+    slug = serializers.SlugField(max_length=63)
+    name = serializers.CharField(max_length=200)
+    created_at = serializers.DateTimeField(read_only=True)
+
+
+class DeviceSerializer(serializers.Serializer[Any]):
+    """A row of the fleet."""
+
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+    site = serializers.CharField(help_text="slug of the hospital")
+    site_name = serializers.CharField()
+    device_class = serializers.CharField()
+    state = serializers.CharField()
+    silent = serializers.BooleanField()
+    suite = serializers.CharField()
+    key_epoch = serializers.IntegerField()
+    requested_at = serializers.DateTimeField()
+    last_seen_at = serializers.DateTimeField(allow_null=True)
+    certificate_not_after_at = serializers.DateTimeField(allow_null=True)
+    fingerprint = serializers.CharField(help_text="of the signing key, to compare with what the machine shows")
+
+
+class DecisionSerializer(serializers.Serializer[Any]):
+    """Why a person decided so; kept in the ledger."""
+
+    why = serializers.CharField(max_length=200, required=False, allow_blank=True, default="")
+
+
+class RevokeSerializer(serializers.Serializer[Any]):
+    """The reason of a revocation, and for a compromise since when."""
+
+    reason = serializers.ChoiceField(choices=Reason.choices)
+    invalid_from = serializers.DateTimeField(required=False, allow_null=True, default=None)
+
+
+class ClaimOrderSerializer(serializers.Serializer[Any]):
+    """What a claim code is to be made for."""
+
+    site = serializers.SlugField(max_length=63)
+    device_class = serializers.SlugField(max_length=63, default="workstation")
+    auto_approve = serializers.BooleanField(default=False)
+
+
+class ClaimBulkSerializer(serializers.Serializer[Any]):
+    """Many codes at once: CSV with the columns site, device_class and optionally count."""
+
+    csv = serializers.CharField(max_length=100_000, trim_whitespace=False)
+    auto_approve = serializers.BooleanField(default=False)
+
+
+class ClaimSerializer(serializers.Serializer[Any]):
+    """A claim as it can be seen at any time: without its secret."""
+
+    id = serializers.UUIDField()
+    site = serializers.CharField(source="site.slug")
+    device_class = serializers.CharField()
+    auto_approve = serializers.BooleanField()
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField()
+    consumed_at = serializers.DateTimeField(allow_null=True)
+
+
+class NewClaimSerializer(ClaimSerializer):
+    """A claim in the one answer that shows its code."""
+
+    code = serializers.CharField(help_text="to be typed")
+    uri = serializers.CharField(help_text="for a QR code or a file")

@@ -1,0 +1,232 @@
+"""What is decided about sites and devices: approve, issue, suspend, reinstate, revoke.
+
+Claim codes live in ``claims.py``, the two steps of enrolment in ``enrolment.py``. Every function moves one row, records
+it and touches the device's keys, in one transaction. Nothing here enqueues: the door does, after the commit.
+"""
+
+import base64
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from controlplane.audit.services import record
+from controlplane.transitions import apply_transition
+from devices.models import Device, Enrolment, Federation, Site
+from keys.ceremony import init_authority
+from keys.models import Reason
+from keys.selectors import device_statement, newest_certificate, public_keys
+from keys.services import issue_certificate, reinstate_keys, retire_waiting_keys, revoke_keys, suspend_keys
+from latticeward.crypto.certificate import DeviceNames
+from latticeward.errors import MalformedMessageError, NotFoundError, StaleStateError
+from latticeward.lifecycle import DEVICE, DeviceState
+
+# Nobody remembers after a week what a fingerprint on the screen was to be compared with.
+APPROVAL_LIFETIME: Final = timedelta(days=7)
+_SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def found_federation(*, slug: str, name: str, actor: str = "system") -> Federation:
+    """Make the federation of this installation and its authority, or bring both up to date. Safe at every start.
+
+    Args:
+        slug: lower-case letters, digits, hyphens, at most 40; stands in every certificate.
+        name: for people.
+
+    Raises:
+        StateError: this installation belongs to another federation.
+        CustodyError: the vault has lost its keys.
+    """
+    if _SLUG.fullmatch(slug) is None or len(slug) > 40:
+        raise MalformedMessageError("a federation's slug holds lower-case letters, digits and hyphens")
+    federation = Federation.objects.filter(slug=slug).first()
+    if federation is None:
+        with transaction.atomic():
+            federation, is_new = Federation.objects.get_or_create(
+                slug=slug, defaults={"name": name, "created_at": timezone.now()}
+            )
+            if is_new:
+                record(
+                    "federation.created",
+                    actor=actor,
+                    feed=federation.feed,
+                    subject=("federation", federation.id),
+                    details={"slug": slug, "name": name},
+                )
+            init_authority(federation_id=federation.id, federation=slug, actor=actor)
+    else:
+        init_authority(federation_id=federation.id, federation=slug, actor=actor)
+    return federation
+
+
+def create_site(*, federation: Federation, slug: str, name: str, actor: str) -> Site:
+    """Add a hospital, or return the one that has this slug already.
+
+    Raises:
+        MalformedMessageError: the slug is not a DNS label.
+    """
+    if _SLUG.fullmatch(slug) is None:
+        raise MalformedMessageError("a site's slug holds lower-case letters, digits and hyphens")
+    with transaction.atomic():
+        site, is_new = Site.objects.get_or_create(
+            federation=federation, slug=slug, defaults={"name": name, "created_at": timezone.now()}
+        )
+        if is_new:
+            record(
+                "site.created",
+                actor=actor,
+                feed=federation.feed,
+                subject=("site", site.id),
+                details={"slug": slug, "site": name},
+            )
+    return site
+
+
+def approve_device(*, device_id: UUID, actor: str, why: str = "") -> Device:
+    """Decide that a machine may take part; the authority worker then makes its certificate (``issue``).
+
+    Raises:
+        NotFoundError, InvalidTransitionError, StaleStateError
+    """
+    return _move(device_id, "approve", actor, details={"why": why} if why else {})
+
+
+def decline_device(*, device_id: UUID, actor: str, why: str = "") -> Device:
+    """Refuse a machine that asked; its keys stay registered, so that nobody can bring them again."""
+    return _move(device_id, "decline", actor, details={"why": why} if why else {}, keys=retire_waiting_keys)
+
+
+def issue(*, device_id: UUID, actor: str = "worker:authority") -> None:
+    """Make the certificate and key statement of an approved device, which becomes active with them.
+
+    Runs in the authority worker, may run twice: the second finds the device active and leaves.
+
+    Raises:
+        CustodyError: this process does not hold the issuing key; nothing was changed.
+    """
+    device = get_device(device_id)
+    if device.state != DeviceState.APPROVED:
+        return
+    federation = device.site.federation
+    with transaction.atomic():
+        try:
+            apply_transition(
+                device,
+                DEVICE,
+                "activate",
+                actor=actor,
+                feed=federation.feed,
+                details=_details(device),
+                activated_at=timezone.now(),
+            )
+        except StaleStateError:
+            return
+        issue_certificate(
+            subject_id=str(device.id),
+            names=DeviceNames(federation=federation.slug, site=device.site.slug, device_id=str(device.id)),
+            keys=public_keys(str(device.id), epoch=device.key_epoch),
+            epoch=device.key_epoch,
+            actor=actor,
+            feed=federation.feed,
+        )
+
+
+def suspend_device(*, device_id: UUID, actor: str, why: str = "") -> Device:
+    """Take a device out until it is reinstated; it is refused from the next request on."""
+    return _move(device_id, "suspend", actor, details={"why": why} if why else {}, keys=suspend_keys)
+
+
+def reinstate_device(*, device_id: UUID, actor: str, why: str = "") -> Device:
+    """Let a suspended device take part again, with the keys that it has."""
+    return _move(device_id, "reinstate", actor, details={"why": why} if why else {}, keys=reinstate_keys)
+
+
+def revoke_device(*, device_id: UUID, actor: str, reason: Reason, invalid_from: datetime | None = None) -> Device:
+    """Take trust away from a device and all its keys, for good.
+
+    Args:
+        reason: RFC 5280.
+        invalid_from: for a compromise, the instant from which nothing it signed may be believed; now if unknown.
+    """
+
+    def revoke(*, subject_id: str, actor: str, feed: str) -> None:
+        revoke_keys(subject_id=subject_id, reason=reason, actor=actor, feed=feed, invalid_from=invalid_from)
+
+    return _move(device_id, "revoke", actor, details={"reason": str(reason)}, keys=revoke)
+
+
+def collect(*, enrolment_id: UUID, device: Device) -> dict[str, Any]:
+    """What an enrolling device may fetch: its state, and once it is active its certificate and key statement.
+
+    Args:
+        device: as authenticated by the request's signature.
+
+    Returns:
+        ``{"state"}``, with ``certificate_chain`` (DER, base64; leaf first, without the root) and ``statement``
+        (base64url) when the device is active.
+
+    Raises:
+        NotFoundError: not this device's enrolment.
+    """
+    if not Enrolment.objects.filter(pk=enrolment_id, device_id=device.id, finished_at__isnull=False).exists():
+        raise NotFoundError(f"device {device.id} has no enrolment {enrolment_id}")
+    current = get_device(device.id)
+    answer: dict[str, Any] = {"state": current.state}
+    certificate = newest_certificate(str(device.id))
+    if current.state == DeviceState.ACTIVE and certificate is not None and certificate.issuer is not None:
+        chain = (bytes(certificate.der), bytes(certificate.issuer.der))
+        answer["certificate_chain"] = [base64.b64encode(der).decode("ascii") for der in chain]
+        statement = device_statement(str(device.id), epoch=current.key_epoch)
+        answer["statement"] = base64.urlsafe_b64encode(statement).decode("ascii").rstrip("=")
+    return answer
+
+
+def expire_enrolments(*, now: datetime | None = None) -> None:
+    """Forget challenges that nobody met in time, and decline machines that nobody approved in a week."""
+    now = now or timezone.now()
+    Enrolment.objects.filter(expires_at__lte=now, finished_at=None).exclude(wrapped_challenge=None).update(
+        wrapped_challenge=None
+    )
+    waiting = Device.objects.filter(state=DeviceState.PENDING, requested_at__lt=now - APPROVAL_LIFETIME)
+    for device_id in waiting.values_list("id", flat=True):
+        try:
+            decline_device(device_id=device_id, actor="system", why="not approved in time")
+        except StaleStateError:
+            continue  # a person decided in this moment, and theirs counts
+
+
+def get_device(device_id: UUID) -> Device:
+    """A device with its site and federation.
+
+    Raises:
+        NotFoundError: no such device.
+    """
+    device = Device.objects.select_related("site__federation").filter(pk=device_id).first()
+    if device is None:
+        raise NotFoundError(f"there is no device {device_id}")
+    return device
+
+
+def _move(
+    device_id: UUID,
+    event: str,
+    actor: str,
+    *,
+    details: dict[str, Any],
+    keys: Callable[..., None] | None = None,
+) -> Device:
+    device = get_device(device_id)
+    feed = device.site.federation.feed
+    with transaction.atomic():
+        apply_transition(device, DEVICE, event, actor=actor, feed=feed, details={**_details(device), **details})
+        if keys is not None:
+            keys(subject_id=str(device.id), actor=actor, feed=feed)
+    return device
+
+
+def _details(device: Device) -> dict[str, Any]:
+    return {"device": str(device.id), "site": device.site.name, "name": device.name}
