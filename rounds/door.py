@@ -1,0 +1,222 @@
+"""The raw ASGI door of enrolled devices: authenticates, bounds and streams, then calls one function a route.
+
+Beside Django rather than in it, for three reasons: a body must be hashed while it streams and refused before it is
+read whole, long polls must wait without holding a thread, and a device asks so often that the framework's request
+object would be most of the cost (docs/adr/0005-raw-asgi-door.md). What it answers is described in docs/protocol.md;
+errors are the same problem documents as everywhere.
+"""
+
+import asyncio
+import functools
+import json
+import re
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from django.db import close_old_connections
+
+from controlplane.errors import PROBLEM_TYPE, problem, problem_of
+from devices.authentication import authenticate
+from devices.models import Device
+from latticeward.crypto.httpsig import RequestFacts, VerifiedRequest
+from latticeward.errors import (
+    LatticewardError,
+    MalformedMessageError,
+    MessageTooLargeError,
+    NotFoundError,
+)
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+LONGEST_WAIT_SECONDS: Final = 25.0
+SMALL_BODY_BYTES: Final = 64 * 1024
+_UUID: Final = r"(?P<id>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+# Database work of the door; each thread keeps its own connection.
+_threads: Final = ThreadPoolExecutor(max_workers=8, thread_name_prefix="door")
+
+
+async def in_thread(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Run blocking work of the door in its threads."""
+
+    def call() -> Any:
+        close_old_connections()
+        return function(*arguments, **named)
+
+    return await asyncio.get_running_loop().run_in_executor(_threads, call)
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer: bytes with their type, or a problem."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+    @classmethod
+    def json(cls, value: Any, status: int = 200) -> "Reply":
+        return cls(status, json.dumps(value, separators=(",", ":")).encode())
+
+    @classmethod
+    def cbor(cls, raw: bytes, status: int = 200) -> "Reply":
+        return cls(status, raw, "application/cbor")
+
+    @classmethod
+    def problem(cls, status: int, body: dict[str, Any]) -> "Reply":
+        reply = cls(status, json.dumps(body, separators=(",", ":")).encode(), PROBLEM_TYPE)
+        if status == 401:
+            reply.headers.append((b"www-authenticate", b"Signature"))
+        return reply
+
+
+class Body:
+    """A request body that is read only on demand and never past its limit."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._receive = receive
+        self._ended = False
+        lengths = [value for name, value in scope["headers"] if name == b"content-length"]
+        self.declared_bytes = int(lengths[0]) if lengths and lengths[0].isdigit() else None
+
+    async def chunks(self, limit_bytes: int) -> Any:
+        """Yield the pieces as they arrive.
+
+        Raises:
+            MessageTooLargeError: by the declared length before a byte is read, or as soon as the limit is passed.
+        """
+        if self.declared_bytes is not None and self.declared_bytes > limit_bytes:
+            raise MessageTooLargeError(f"declared {self.declared_bytes} bytes, the limit is {limit_bytes}")
+        read = 0
+        while not self._ended:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise MalformedMessageError("the connection ended before the body")
+            self._ended = not message.get("more_body", False)
+            piece = message.get("body", b"")
+            read += len(piece)
+            if read > limit_bytes:
+                raise MessageTooLargeError(f"more than {limit_bytes} bytes")
+            if piece:
+                yield piece
+
+    async def whole(self, limit_bytes: int = SMALL_BODY_BYTES) -> bytes:
+        """The whole of a small body."""
+        return b"".join([piece async for piece in self.chunks(limit_bytes)])
+
+
+@dataclass(slots=True)
+class Call:
+    """One authenticated request on its way to its route."""
+
+    device: Device
+    facts: RequestFacts
+    body: Body
+    request: VerifiedRequest
+    id: str
+    query: dict[str, list[str]]
+
+    def wait_seconds(self) -> float:
+        """How long the device lets us wait for news, within our own bound."""
+        raw = self.query.get("wait", ["0"])[0]
+        try:
+            return min(max(float(raw), 0.0), LONGEST_WAIT_SECONDS)
+        except ValueError as error:
+            raise MalformedMessageError("wait is a number of seconds") from error
+
+
+Route = Callable[[Call], Awaitable[Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of the routing table."""
+
+    method: str
+    pattern: re.Pattern[str]
+    route: Route
+    enrolling: bool = False
+
+
+def path(method: str, template: str, route: Route, *, enrolling: bool = False) -> Entry:
+    """A row for ``template``, in which ``<id>`` stands for a UUID.
+
+    Args:
+        enrolling: whether a device that has proved its keys and is not active yet may call it.
+    """
+    return Entry(method, re.compile(template.replace("<id>", _UUID) + r"\Z"), route, enrolling)
+
+
+class Door:
+    """An ASGI application that serves its routes and passes everything else on."""
+
+    def __init__(self, entries: list[Entry], otherwise: Callable[..., Awaitable[None]]) -> None:
+        self._entries = entries
+        self._otherwise = otherwise
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        matched = [(entry, found) for entry in self._entries if (found := entry.pattern.match(scope["path"]))]
+        if not matched:
+            await self._otherwise(scope, receive, send)
+            return
+        for entry, found in matched:
+            if entry.method == scope["method"]:
+                await self._serve(entry, found.groupdict().get("id", ""), scope, receive, send)
+                return
+        reply = Reply.problem(*problem(405, "method_not_allowed", "This address does not take this method."))
+        await _send(send, reply)
+
+    async def _serve(self, entry: Entry, identity: str, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            reply = await self._answer(entry, identity, scope, receive)
+        except LatticewardError as error:
+            reply = Reply.problem(*problem_of(error))
+        await _send(send, reply)
+
+    async def _answer(self, entry: Entry, identity: str, scope: Scope, receive: Receive) -> Reply:
+        facts = facts_of(scope)
+        verified = await in_thread(functools.partial(authenticate, facts, enrolling=entry.enrolling))
+        call = Call(
+            device=verified.device,
+            facts=facts,
+            body=Body(scope, receive),
+            request=verified.request,
+            id=identity,
+            query=parse_qs(facts.query, keep_blank_values=True, max_num_fields=16),
+        )
+        return await entry.route(call)
+
+
+def facts_of(scope: Scope) -> RequestFacts:
+    """What a signature can cover of an ASGI request."""
+    try:
+        headers = [(name.decode("ascii"), value.decode("ascii")) for name, value in scope["headers"]]
+        raw_path = scope.get("raw_path") or scope["path"].encode()
+        authority = next((value for name, value in headers if name == "host"), "")
+        return RequestFacts.make(
+            scope["method"], authority, raw_path.decode("ascii"), scope["query_string"].decode("ascii"), headers
+        )
+    except UnicodeDecodeError as error:
+        raise MalformedMessageError("a header or the address is not plain ASCII") from error
+
+
+async def _send(send: Send, reply: Reply) -> None:
+    headers = [
+        (b"content-type", reply.content_type.encode()),
+        (b"content-length", str(len(reply.body)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        *reply.headers,
+    ]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+def missing(kind: str) -> NotFoundError:
+    """There is no such thing for this device: what it may not see does not exist for it."""
+    return NotFoundError(f"no such {kind} for this device")

@@ -1,0 +1,185 @@
+"""What an enrolled device can ask and tell: one function a route, each a few lines over a service or selector."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from django.conf import settings
+
+from controlplane.audit.selectors import inclusion_proof_of
+from controlplane.live import Event, hub
+from devices.services import collect
+from latticeward import canonical
+from latticeward.crypto.httpsig import verify_body_digest
+from latticeward.errors import LatticewardError, MalformedMessageError
+from rounds import ingress, selectors, tasks
+from rounds.door import Call, Entry, Reply, in_thread, missing, path
+from rounds.services.coordination import join_round
+from rounds.services.intake import refuse_at_door, require_submitter
+from rounds.storage import BlobWriter, blob_path
+
+_HEX_DIGEST_CHARS: Final = 64
+
+
+async def work(call: Call) -> Reply:
+    """What there is to do for this device; waits for news when the device has seen the present answer."""
+    seen = call.query.get("after", [""])[0]
+    return await _long_poll(
+        call,
+        lambda: selectors.work_for(call.device),
+        is_news=lambda answer: answer["token"] != seen,
+        wakes=lambda event: event["type"].startswith(("round.", "training.", "device."))
+        or event["data"].get("device") == str(call.device.id),
+    )
+
+
+async def certificate(call: Call) -> Reply:
+    """Certificate and key statement, once the authority has made them."""
+    return await _long_poll(
+        call,
+        lambda: collect(enrolment_id=UUID(call.id), device=call.device),
+        is_news=lambda answer: answer["state"] not in ("pending", "approved"),
+        wakes=lambda event: event["subject"]["id"] == str(call.device.id),
+        waiting_status=202,
+    )
+
+
+async def _long_poll(
+    call: Call,
+    look: Callable[[], dict[str, Any]],
+    *,
+    is_news: Callable[[dict[str, Any]], bool],
+    wakes: Callable[[Event], bool],
+    waiting_status: int = 200,
+) -> Reply:
+    # Subscribe before looking: what happens in between wakes us instead of being missed.
+    deadline = asyncio.get_running_loop().time() + call.wait_seconds()
+    with hub.subscribe(wakes) as subscription:
+        while True:
+            subscription.drain()
+            answer = await in_thread(look)
+            if is_news(answer):
+                return Reply.json(answer)
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0 or await subscription.next(left) is None:
+                return Reply.json(answer, waiting_status)
+
+
+async def assignment(call: Call) -> Reply:
+    found = await in_thread(selectors.assignment_for, UUID(call.id), call.device)
+    if found is None:
+        raise missing("round")
+    return Reply.cbor(canonical.encode({"plan": found[0], "assignment": found[1]}))
+
+
+async def join(call: Call) -> Reply:
+    await _small_json(call)
+    participant = await in_thread(join_round, round_id=UUID(call.id), device=call.device)
+    await in_thread(tasks.advance_round.delay, call.id)
+    return Reply.json({"participant": participant.state, "round_state": participant.round.state})
+
+
+async def submit(call: Call) -> Reply:
+    """Take an envelope: refuse early, store while hashing, record, promise, hand on."""
+    try:
+        return await _submit(call)
+    except LatticewardError as error:
+        await in_thread(refuse_at_door, round_id=UUID(call.id), device=call.device, error=error)
+        raise
+
+
+async def _submit(call: Call) -> Reply:
+    declared = call.facts.header("idempotency-key") or ""
+    if len(declared) != _HEX_DIGEST_CHARS or set(declared) - set("0123456789abcdef"):
+        raise MalformedMessageError("Idempotency-Key must be the hex digest of the envelope's signed part")
+    limit = settings.MAX_UPDATE_BYTES
+    if call.body.declared_bytes is not None and call.body.declared_bytes > limit:
+        await anext(call.body.chunks(limit))  # raises before anything is read
+    earlier = await in_thread(require_submitter, round_id=UUID(call.id), device=call.device, digest=declared)
+    with BlobWriter() as writer:
+        async for piece in call.body.chunks(limit):
+            writer.write(piece)
+        verify_body_digest(call.request, writer.digest)
+        if earlier is not None:
+            return Reply.cbor(bytes(earlier.receipt))
+        blob = await in_thread(writer.finish)
+        submission = await in_thread(
+            ingress.accept,
+            round_id=UUID(call.id),
+            device=call.device,
+            blob=blob,
+            size_bytes=writer.size_bytes,
+            declared_digest=declared,
+            via="http",
+        )
+    await in_thread(tasks.process_update.delay, str(submission.id))
+    return Reply.cbor(bytes(submission.receipt), 201)
+
+
+async def outcome(call: Call) -> Reply:
+    return await _long_poll(
+        call,
+        lambda: selectors.outcome_of(UUID(call.id), call.device),
+        is_news=lambda answer: answer["state"] != "received",
+        wakes=lambda event: event["data"].get("submission") == call.id or event["type"].startswith("round."),
+    )
+
+
+async def proof(call: Call) -> Reply:
+    entry_id = await in_thread(selectors.receipt_entry_of, UUID(call.id), call.device)
+    if entry_id is None:
+        raise missing("submission")
+    found = await in_thread(inclusion_proof_of, entry_id)
+    return Reply.json(found) if found else Reply.json({"state": "waiting"}, 202)
+
+
+async def manifest(call: Call) -> Reply:
+    found = await in_thread(selectors.manifest_for, UUID(call.id), call.device)
+    if found is None:
+        raise missing("model")
+    return Reply.cbor(canonical.encode({"manifest": found[0], "stanza": found[1]}))
+
+
+async def model_body(call: Call) -> Reply:
+    blob = await in_thread(selectors.model_blob_for, UUID(call.id), call.device)
+    if blob is None:
+        raise missing("model")
+    raw = await in_thread(Path.read_bytes, blob_path(blob))
+    return Reply(200, raw, "application/octet-stream")
+
+
+async def record(call: Call) -> Reply:
+    raw = await in_thread(selectors.record_for, UUID(call.id), call.device)
+    if raw is None:
+        raise missing("round record")
+    return Reply.cbor(raw)
+
+
+async def _small_json(call: Call) -> dict[str, Any]:
+    raw = await call.body.whole()
+    verify_body_digest(call.request, hashlib.sha256(raw).digest())
+    try:
+        value = json.loads(raw or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise MalformedMessageError("the body is not JSON") from error
+    if not isinstance(value, dict):
+        raise MalformedMessageError("the body is not a JSON object")
+    return value
+
+
+ROUTES: Final[list[Entry]] = [
+    path("GET", "/api/v1/work", work),
+    path("GET", "/api/v1/enrolments/<id>/certificate", certificate, enrolling=True),
+    path("GET", "/api/v1/rounds/<id>/assignment", assignment),
+    path("POST", "/api/v1/rounds/<id>/join", join),
+    path("POST", "/api/v1/rounds/<id>/submissions", submit),
+    path("GET", "/api/v1/rounds/<id>/record", record),
+    path("GET", "/api/v1/submissions/<id>", outcome),
+    path("GET", "/api/v1/submissions/<id>/proof", proof),
+    path("GET", "/api/v1/models/<id>/manifest", manifest),
+    path("GET", "/api/v1/models/<id>/body", model_body),
+]

@@ -1,0 +1,174 @@
+"""What is learned together, as rows: trainings, rounds, participants, submissions, partial sums, model versions.
+
+State columns are written by ``controlplane.transitions.apply_transition`` alone. Bytes that are signed are stored as
+they were signed. Large bytes (envelopes, partial sums, model bodies) are sealed blobs, named here by their digest.
+"""
+
+import uuid
+
+from django.db import models
+
+from devices.models import Device, Federation
+from latticeward.lifecycle import ParticipantState, RoundState, TrainingState
+from latticeward.plan import RoundPlan
+
+
+class Training(models.Model):
+    """A signed plan plus its series of rounds."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    federation = models.ForeignKey(Federation, on_delete=models.PROTECT, related_name="trainings")
+    title = models.TextField()
+    job = models.TextField()
+    state = models.TextField(default=TrainingState.DRAFT)
+    state_due_at = models.DateTimeField(null=True)
+    plan = models.BinaryField(help_text="canonical bytes of the plan")
+    plan_digest = models.BinaryField(max_length=32)
+    signed_plan = models.BinaryField(null=True)
+    suite = models.TextField()
+    quorum = models.PositiveIntegerField()
+    metric = models.TextField()
+    rounds_max = models.PositiveIntegerField()
+    comparison = models.JSONField(null=True, help_text="reference results, reported by an operator's tool")
+    created_by = models.TextField()
+    created_at = models.DateTimeField(auto_now_add=True)
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    @property
+    def round_plan(self) -> RoundPlan:
+        """The plan as a value."""
+        return RoundPlan.from_bytes(bytes(self.plan))
+
+
+class ModelVersion(models.Model):
+    """Published weights: a sealed body, the key to it in the vault's wrapping, and the signed manifest."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    training = models.ForeignKey(Training, on_delete=models.PROTECT, related_name="models")
+    number = models.PositiveIntegerField(help_text="the number of the round that made it")
+    weights_digest = models.BinaryField(max_length=32)
+    base_model_digest = models.BinaryField(max_length=32)
+    manifest = models.BinaryField(help_text="canonical bytes of the manifest")
+    signed_manifest = models.BinaryField(null=True)
+    header = models.BinaryField()
+    body_blob = models.TextField(help_text="digest by which blob storage knows the sealed body")
+    body_bytes = models.BigIntegerField()
+    wrapped_content_key = models.BinaryField()
+    optimiser_blob = models.TextField(blank=True, help_text="sealed state of the server optimiser")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["training", "number"], name="one_model_a_round_number")]
+
+
+class ModelStanza(models.Model):
+    """The content key of one model version, sealed to one device."""
+
+    model = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, related_name="stanzas")
+    device = models.ForeignKey(Device, on_delete=models.PROTECT, related_name="+")
+    key_id = models.TextField(help_text="the device's encapsulation key that it was sealed to")
+    stanza = models.BinaryField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["model", "device"], name="one_stanza_a_device_and_model")]
+
+
+class Round(models.Model):
+    """One federated learning step, from draft to a terminal state."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    training = models.ForeignKey(Training, on_delete=models.PROTECT, related_name="rounds")
+    number = models.PositiveIntegerField()
+    kind = models.TextField(default="training", help_text="training, or evaluation (measures, makes no model)")
+    state = models.TextField(default=RoundState.DRAFT)
+    state_due_at = models.DateTimeField(null=True)
+    quorum = models.PositiveIntegerField()
+    base_model = models.ForeignKey(ModelVersion, null=True, on_delete=models.PROTECT, related_name="+")
+    base_model_digest = models.BinaryField(max_length=32)
+    model = models.OneToOneField(ModelVersion, null=True, on_delete=models.PROTECT, related_name="round")
+    assignment = models.BinaryField(help_text="canonical bytes")
+    signed_assignment = models.BinaryField(null=True)
+    recipient_key = models.BinaryField(help_text="raw encapsulation key of this round")
+    wrapped_decapsulation_seed = models.BinaryField(null=True)
+    record = models.BinaryField(null=True, help_text="canonical bytes of the round record, once prepared")
+    signed_record = models.BinaryField(null=True)
+    metric_name = models.TextField(blank=True)
+    metric_value = models.FloatField(null=True, help_text="of the base model, on the hospitals' held-out parts")
+    metric_support = models.JSONField(null=True, help_text="hospitals and patients behind the value")
+    failure_code = models.TextField(blank=True)
+    stage_seconds = models.JSONField(default=dict, help_text="measured: merge, seal, publish")
+    created_at = models.DateTimeField(auto_now_add=True)
+    opened_at = models.DateTimeField(null=True)
+    recruiting_due_at = models.DateTimeField(null=True)
+    collecting_due_at = models.DateTimeField(null=True)
+    closed_at = models.DateTimeField(null=True)
+    published_at = models.DateTimeField(null=True)
+    last_update_at = models.DateTimeField(null=True, help_text="arrival of the last accepted update")
+
+    class Meta:
+        ordering = ["training", "number"]
+        constraints = [models.UniqueConstraint(fields=["training", "number"], name="one_round_a_number")]
+        indexes = [models.Index(fields=["state"])]
+
+    @property
+    def feed(self) -> str:
+        return f"round:{self.id}"
+
+
+class Participant(models.Model):
+    """One device in one round."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="participants")
+    device = models.ForeignKey(Device, on_delete=models.PROTECT, related_name="+")
+    state = models.TextField(default=ParticipantState.INVITED)
+    code = models.TextField(blank=True, help_text="why the last submission was refused, or the device left out")
+    refusals = models.PositiveSmallIntegerField(default=0)
+    joined_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["round", "device"], name="one_participant_a_device_and_round")]
+
+
+class Submission(models.Model):
+    """One envelope as it arrived; ``outcome`` is written once."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    participant = models.ForeignKey(Participant, on_delete=models.CASCADE, related_name="submissions")
+    digest = models.TextField(help_text="hex digest of the signed part: what makes two submissions the same")
+    blob = models.TextField(help_text="digest by which blob storage knows the envelope")
+    size_bytes = models.BigIntegerField()
+    via = models.TextField()
+    receipt = models.BinaryField(help_text="the signed receipt, returned unchanged on a repeat")
+    received_at = models.DateTimeField()
+    outcome = models.TextField(blank=True, help_text="accepted, refused, dropped or excluded; empty while undecided")
+    code = models.TextField(blank=True)
+    stage_seconds = models.JSONField(default=dict, help_text="measured: verify, open, validate, accumulate")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["participant", "digest"], name="same_bytes_are_one_submission")]
+
+
+class Partial(models.Model):
+    """A sealed partial sum of a round: exact integers, so any order and grouping gives the same bits."""
+
+    round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="partials")
+    slot = models.PositiveSmallIntegerField()
+    version = models.PositiveIntegerField(default=0)
+    blob = models.TextField()
+    wrapped_key = models.BinaryField()
+    member_digest = models.BinaryField(max_length=32, help_text="binds the blob to the submissions that it holds")
+    commitment_salt = models.BinaryField(max_length=32)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["round", "slot"], name="one_partial_a_slot")]
+
+
+class Contribution(models.Model):
+    """Accepted means: in exactly one partial. This row is that sentence."""
+
+    submission = models.OneToOneField(Submission, on_delete=models.CASCADE, related_name="contribution")
+    partial = models.ForeignKey(Partial, on_delete=models.CASCADE, related_name="contributions")

@@ -1,0 +1,184 @@
+"""Reads: what a device is told to do, what it may fetch, and the figures of a round for people."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from controlplane.audit.models import AuditEntry
+from devices.models import Device
+from latticeward.errors import NotFoundError
+from latticeward.lifecycle import ROUND, RoundState
+from rounds.models import ModelStanza, ModelVersion, Participant, Round, Submission, Training
+
+_RECENT_ROUNDS = 3
+# Before its assignment is signed a round does not exist for devices.
+_UNSEEN = (RoundState.DRAFT, RoundState.SIGNING)
+
+
+def work_for(device: Device) -> dict[str, Any]:
+    """Everything that this device should act on now, and a token that names this answer.
+
+    State, not events: a device that was away for an hour reads the same as one that was not.
+    """
+    rows = (
+        Participant.objects.filter(device=device)
+        .exclude(round__state__in=_UNSEEN)
+        .exclude(round__signed_assignment__isnull=True)
+        .order_by("-round__created_at")
+        .values_list(
+            "round_id",
+            "round__training_id",
+            "round__number",
+            "round__kind",
+            "round__state",
+            "state",
+            "round__base_model_id",
+            "code",
+        )[:20]
+    )
+    rounds = []
+    ended = 0
+    for round_id, training_id, number, kind, state, participant, base_model, code in rows:
+        if state in ROUND.terminal:
+            ended += 1
+            if ended > _RECENT_ROUNDS:
+                continue
+        rounds.append(
+            {
+                "round": str(round_id),
+                "training": str(training_id),
+                "number": number,
+                "kind": kind,
+                "state": state,
+                "participant": participant,
+                "base_model": str(base_model) if base_model else None,
+                "code": code or None,
+            }
+        )
+    models = [
+        {"model": str(model_id), "training": str(training_id), "number": number, "weights_digest": bytes(digest).hex()}
+        for model_id, training_id, number, digest in _newest_models(device)
+    ]
+    answer = {"rounds": rounds, "models": models, "submissions": []}
+    token = hashlib.sha256(json.dumps(answer, sort_keys=True).encode()).hexdigest()[:32]
+    return {"token": token, "server_time": datetime.now(UTC).isoformat().replace("+00:00", "Z"), **answer}
+
+
+def _newest_models(device: Device) -> list[tuple[UUID, UUID, int, bytes]]:
+    """The newest published model of each of the last trainings that this device holds a stanza for."""
+    sealed = (
+        ModelStanza.objects.filter(device=device, model__signed_manifest__isnull=False)
+        .order_by("-model__created_at")
+        .values_list("model_id", "model__training_id", "model__number", "model__weights_digest")[:5]
+    )
+    newest: dict[UUID, tuple[UUID, UUID, int, bytes]] = {}
+    for row in sealed:
+        newest.setdefault(row[1], row)
+    return list(newest.values())
+
+
+def assignment_for(round_id: UUID, device: Device) -> tuple[bytes, bytes] | None:
+    """Signed plan and signed assignment of a round that this device was invited to."""
+    row = (
+        Round.objects.filter(pk=round_id, participants__device=device, signed_assignment__isnull=False)
+        .values_list("training__signed_plan", "signed_assignment")
+        .first()
+    )
+    return (bytes(row[0]), bytes(row[1])) if row and row[0] else None
+
+
+def outcome_of(submission_id: UUID, device: Device) -> dict[str, Any]:
+    """What became of a submission.
+
+    Raises:
+        NotFoundError: it is not this device's.
+    """
+    try:
+        submission = Submission.objects.select_related("participant__round").get(
+            pk=submission_id, participant__device=device
+        )
+    except Submission.DoesNotExist as error:
+        raise NotFoundError(f"submission {submission_id} is not of device {device.id}") from error
+    state = {"": "received", "refused": "rejected"}.get(submission.outcome, submission.outcome)
+    return {
+        "submission": str(submission.id),
+        "state": state,
+        "code": submission.code or None,
+        "round_state": submission.participant.round.state,
+        "participant": submission.participant.state,
+    }
+
+
+def receipt_entry_of(submission_id: UUID, device: Device) -> UUID | None:
+    """The ledger entry that a submission's receipt promised."""
+    submission = (
+        Submission.objects.filter(pk=submission_id, participant__device=device)
+        .values_list("participant_id", flat=True)
+        .first()
+    )
+    if submission is None:
+        return None
+    entries = AuditEntry.objects.filter(
+        event="update.received", subject_kind="participant", subject_id=str(submission)
+    ).values_list("id", "details")
+    return next((identity for identity, details in entries if details.get("submission") == str(submission_id)), None)
+
+
+def manifest_for(model_id: UUID, device: Device) -> tuple[bytes, bytes] | None:
+    """Signed manifest of a model and this device's stanza."""
+    row = (
+        ModelStanza.objects.filter(model_id=model_id, device=device, model__signed_manifest__isnull=False)
+        .values_list("model__signed_manifest", "stanza")
+        .first()
+    )
+    return (bytes(row[0]), bytes(row[1])) if row else None
+
+
+def model_blob_for(model_id: UUID, device: Device) -> str | None:
+    """The name of a model's sealed body, for a device that holds a stanza for it."""
+    return (
+        ModelVersion.objects.filter(pk=model_id, stanzas__device=device, signed_manifest__isnull=False)
+        .values_list("body_blob", flat=True)
+        .first()
+    )
+
+
+def record_for(round_id: UUID, device: Device) -> bytes | None:
+    """The signed record of a round that this device was invited to."""
+    row = (
+        Round.objects.filter(pk=round_id, participants__device=device, signed_record__isnull=False)
+        .values_list("signed_record", flat=True)
+        .first()
+    )
+    return bytes(row) if row else None
+
+
+def seconds_of(current: Round) -> dict[str, float | None]:
+    """How long a published round took, and how long of it after its last update arrived."""
+    if current.published_at is None or current.opened_at is None:
+        return {"seconds": None, "seconds_last_update_to_published": None}
+    after = (current.published_at - current.last_update_at).total_seconds() if current.last_update_at else None
+    return {
+        "seconds": (current.published_at - current.opened_at).total_seconds(),
+        "seconds_last_update_to_published": after,
+    }
+
+
+def metric_by_round(training: Training) -> list[dict[str, Any]]:
+    """The pooled metric of each model version, in order.
+
+    Round r measures the model that it starts from, so its value belongs to version r - 1 (0 is the start of the plan).
+    """
+    measured = training.rounds.filter(state=RoundState.PUBLISHED, metric_value__isnull=False).order_by("number")
+    return [
+        {
+            "round": current.number,
+            "model_number": current.base_model.number if current.base_model else 0,
+            "name": current.metric_name,
+            "value": current.metric_value,
+            **(current.metric_support or {}),
+        }
+        for current in measured.select_related("base_model")
+    ]

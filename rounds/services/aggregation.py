@@ -1,0 +1,196 @@
+"""From partial sums to a published model version: merge, decode, step, seal, and (at the authority) sign.
+
+All heavy work was done while updates arrived, so what is left does not grow with the cohort except by one stanza a
+device. ``aggregate_round`` prepares everything unsigned; ``publish_round`` is the authority worker's and is the moment
+at which the result becomes true. Both may be repeated: what is prepared is not prepared again.
+"""
+
+import time
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from controlplane.transitions import apply_transition
+from keys.services import sign_with
+from latticeward.aggregation import AGGREGATORS
+from latticeward.crypto.signing import Purpose
+from latticeward.errors import NonFiniteUpdateError, QuorumNotMetError
+from latticeward.instants import to_unix_milliseconds
+from latticeward.lifecycle import ROUND, ParticipantState, RoundState
+from latticeward.messages import RoundRecord
+from latticeward.plan import RoundPlan
+from latticeward.updates.encoding import DecodedSum, accumulate
+from latticeward.updates.metrics import METRICS
+from rounds.models import ModelVersion, Round
+from rounds.services.opening import codec_of
+from rounds.services.partials import commitment, load_partial, member_digest, members_of
+from rounds.services.publication import PreparedModel, keep_model, make_model
+
+
+def aggregate_round(round_id: UUID) -> bool:
+    """Merge the partials of a closed round and prepare its result.
+
+    Returns:
+        Whether a result is prepared and waits for the authority's signature.
+    """
+    current = Round.objects.select_related("training__federation", "base_model").get(pk=round_id)
+    if current.state != RoundState.AGGREGATING:
+        return False
+    if current.record is not None:
+        return True
+    try:
+        _prepare(current)
+    except (NonFiniteUpdateError, QuorumNotMetError) as error:
+        apply_transition(
+            current,
+            ROUND,
+            "fail",
+            actor="worker:aggregate",
+            feed=current.feed,
+            details={"code": error.code, "number": current.number},
+            failure_code=error.code,
+            state_due_at=None,
+        )
+        return False
+    return True
+
+
+def _prepare(current: Round) -> None:
+    plan = current.training.round_plan
+    started = time.perf_counter()
+    decoded, commitments, accepted = _merge(current, plan)
+    merged_at = time.perf_counter()
+    metric = _metric(plan, decoded, accepted)
+    model = None
+    if current.kind == "training":
+        model = make_model(current, plan, decoded)
+    sealed_at = time.perf_counter()
+    account = _account(current, plan, model, metric, commitments, accepted)
+    with transaction.atomic():
+        # A second worker that merged the same members computed the same result: the first one's stands.
+        locked = Round.objects.select_for_update().get(pk=current.pk)
+        if locked.state != RoundState.AGGREGATING or locked.record is not None:
+            return
+        if model is not None:
+            keep_model(current, model)
+        Round.objects.filter(pk=current.pk).update(
+            record=account.to_bytes(),
+            model=model.row if model else None,
+            metric_value=metric["value"] if metric else None,
+            metric_support={"hospitals": metric["hospitals"], "patients": metric["patients"]} if metric else None,
+            stage_seconds={"merge": merged_at - started, "seal": sealed_at - merged_at},
+        )
+
+
+def _merge(current: Round, plan: RoundPlan) -> tuple[DecodedSum, list[bytes], int]:
+    codec = codec_of(plan)
+    total: Any = None
+    commitments: list[bytes] = []
+    seen: set[str] = set()
+    for partial in current.partials.order_by("slot"):
+        members = members_of(partial)
+        if member_digest(members) != bytes(partial.member_digest) or seen & set(members):
+            raise AssertionError(f"partial {partial.slot} of round {current.id} does not hold the members it names")
+        seen |= set(members)
+        vector = load_partial(partial, codec.dtype)
+        commitments.append(commitment(vector, bytes(partial.commitment_salt)))
+        if total is None:
+            total = vector
+        else:
+            accumulate(total, vector)
+    accepted = current.participants.filter(state=ParticipantState.ACCEPTED).count()
+    if accepted != len(seen):
+        raise AssertionError(f"round {current.id} accepted {accepted} updates and its partials hold {len(seen)}")
+    if total is None or accepted < max(plan.quorum, plan.k_hospitals):
+        raise QuorumNotMetError(f"round {current.id} has {accepted} updates")
+    return AGGREGATORS[plan.aggregator].aggregate_sum(total, codec), commitments, accepted
+
+
+def _metric(plan: RoundPlan, decoded: DecodedSum, accepted: int) -> dict[str, Any] | None:
+    """The pooled metric, or None when fewer hospitals or patients stand behind it than the plan's k."""
+    summary = METRICS[plan.metric].summarise(decoded.metric_counts)
+    if summary.value is None or accepted < plan.k_hospitals or summary.examples < plan.k_patients:
+        return None
+    return {"name": plan.metric, "value": summary.value, "hospitals": accepted, "patients": summary.examples}
+
+
+def _account(
+    current: Round,
+    plan: RoundPlan,
+    model: PreparedModel | None,
+    metric: dict[str, Any] | None,
+    commitments: list[bytes],
+    accepted: int,
+) -> RoundRecord:
+    participants = []
+    for participant in current.participants.select_related("device__site").order_by("device_id"):
+        counted = participant.submissions.filter(outcome="accepted").first()
+        participants.append(
+            {
+                "device_id": str(participant.device_id),
+                "site": participant.device.site.name,
+                "outcome": participant.state,
+                "code": participant.code or None,
+                "submission_digest": bytes.fromhex(counted.digest) if counted else None,
+            }
+        )
+    return RoundRecord(
+        round_id=str(current.id),
+        training_id=plan.training_id,
+        federation_id=plan.federation_id,
+        number=current.number,
+        kind=current.kind,
+        plan_digest=bytes(current.training.plan_digest),
+        base_model_digest=bytes(current.base_model_digest),
+        weights_digest=bytes(model.row.weights_digest) if model else None,
+        model_id=str(model.row.id) if model else None,
+        suite=plan.suite,
+        protection=plan.protection,
+        aggregator=plan.aggregator,
+        participants=tuple(participants),
+        accepted=accepted,
+        quorum=current.quorum,
+        partial_commitments=tuple(commitments),
+        metric=metric,
+        noise_multiplier=plan.noise_multiplier,
+        opened_at=to_unix_milliseconds(current.opened_at or current.created_at),
+        closed_at=to_unix_milliseconds(current.closed_at or timezone.now()),
+    )
+
+
+def publish_round(round_id: UUID) -> UUID | None:
+    """Authority worker: sign manifest and record and publish.
+
+    Returns:
+        The training that may now go on, None if there was nothing to publish.
+    """
+    started = time.perf_counter()
+    current = Round.objects.select_related("model", "training").get(pk=round_id)
+    if current.state != RoundState.AGGREGATING or current.record is None:
+        return None
+    signed_record = sign_with(Purpose.ROUND_RECORD, bytes(current.record))
+    signed_manifest = sign_with(Purpose.MODEL_MANIFEST, bytes(current.model.manifest)) if current.model else None
+    with transaction.atomic():
+        if current.model and signed_manifest:
+            ModelVersion.objects.filter(pk=current.model.pk).update(signed_manifest=signed_manifest)
+        apply_transition(
+            current,
+            ROUND,
+            "publish",
+            actor="worker:authority",
+            feed=current.feed,
+            details={
+                "number": current.number,
+                "kind": current.kind,
+                "training": str(current.training_id),
+                "model": str(current.model_id) if current.model_id else None,
+                "metric": {"name": current.metric_name, "value": current.metric_value},
+            },
+            signed_record=signed_record,
+            published_at=timezone.now(),
+            state_due_at=None,
+            stage_seconds={**current.stage_seconds, "publish": time.perf_counter() - started},
+        )
+    return current.training_id

@@ -1,0 +1,140 @@
+"""Inviting devices to a round, letting them join, and moving the round on by its clock.
+
+Every function is safe to repeat: a second call finds the state moved and leaves. None of them enqueues; the doors and
+tasks do, after the commit.
+"""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from controlplane.transitions import apply_transition
+from devices.models import Device
+from keys.services import sign_with
+from latticeward.crypto.signing import Purpose
+from latticeward.errors import NotPermittedError, StateError
+from latticeward.lifecycle import PARTICIPANT, ROUND, ParticipantState, RoundState
+from rounds.models import Participant, Round
+from rounds.policy import Tally, next_event
+from rounds.services.exclusion import exclude_untrusted
+
+
+def sign_round(round_id: UUID) -> None:
+    """Authority worker: sign the assignment and invite the devices."""
+    opened = Round.objects.get(pk=round_id)
+    if opened.state != RoundState.SIGNING:
+        return
+    apply_transition(
+        opened,
+        ROUND,
+        "recruit",
+        actor="worker:authority",
+        feed=opened.feed,
+        details={"number": opened.number},
+        signed_assignment=sign_with(Purpose.PLAN, bytes(opened.assignment)),
+        state_due_at=opened.recruiting_due_at,
+    )
+
+
+def participant_of(round_id: UUID, device: Device) -> Participant:
+    """The device's place in a round.
+
+    Raises:
+        NotPermittedError: the device was not invited, or there is no such round: deliberately one answer.
+    """
+    try:
+        return Participant.objects.select_related("round__training__federation").get(
+            round_id=round_id, device_id=device.id
+        )
+    except Participant.DoesNotExist as error:
+        raise NotPermittedError(f"device {device.id} is not in round {round_id}") from error
+
+
+def join_round(*, round_id: UUID, device: Device) -> Participant:
+    """Let an invited device join; joining again is harmless.
+
+    Raises:
+        NotPermittedError: not invited.
+        StateError: the round does not take joins any more.
+    """
+    participant = participant_of(round_id, device)
+    if participant.state != ParticipantState.INVITED:
+        if participant.state in (ParticipantState.DROPPED, ParticipantState.EXCLUDED, ParticipantState.REJECTED):
+            raise StateError(f"participant {participant.id} is {participant.state}")
+        return participant
+    if participant.round.state not in (RoundState.RECRUITING, RoundState.COLLECTING):
+        raise StateError(f"round {round_id} is {participant.round.state}")
+    apply_transition(
+        participant,
+        PARTICIPANT,
+        "join",
+        actor=f"device:{device.id}",
+        feed=participant.round.feed,
+        details={"device": str(device.id), "site": device.site.name},
+        joined_at=timezone.now(),
+    )
+    return participant
+
+
+def advance_round(round_id: UUID) -> str | None:
+    """Apply what policy says must happen to a round now.
+
+    Returns:
+        The event that was applied, None if the round waits.
+    """
+    exclude_untrusted(round_id)
+    with transaction.atomic():
+        # The row lock orders this decision after acceptances in flight: from here on the members are fixed.
+        current = Round.objects.select_for_update().select_related("training").get(pk=round_id)
+        counts = Counter(current.participants.values_list("state", flat=True))
+        now = datetime.now(UTC)
+        decision = next_event(
+            RoundState(current.state),
+            Tally(
+                invited=counts[ParticipantState.INVITED],
+                joined=counts[ParticipantState.JOINED],
+                submitted=counts[ParticipantState.SUBMITTED],
+                accepted=counts[ParticipantState.ACCEPTED],
+            ),
+            quorum=current.quorum,
+            due_at=current.state_due_at,
+            now=now,
+        )
+        if decision is None:
+            return None
+        accepted = counts[ParticipantState.ACCEPTED]
+        details: dict[str, Any] = {"accepted": accepted, "quorum": current.quorum, "number": current.number}
+        match decision.event:
+            case "begin_collecting":
+                columns: dict[str, Any] = {"state_due_at": current.collecting_due_at}
+            case "begin_aggregating":
+                _drop_undecided(current)
+                aggregating = current.training.round_plan.stage_seconds.aggregating
+                columns = {"state_due_at": now + timedelta(seconds=aggregating), "closed_at": now}
+            case _:
+                _drop_undecided(current)
+                details["code"] = decision.code
+                columns = {"failure_code": decision.code, "closed_at": now, "state_due_at": None}
+        apply_transition(
+            current, ROUND, decision.event, actor="worker:aggregate", feed=current.feed, details=details, **columns
+        )
+    return decision.event
+
+
+def _drop_undecided(current: Round) -> None:
+    undecided = (ParticipantState.INVITED, ParticipantState.JOINED, ParticipantState.SUBMITTED)
+    for participant in current.participants.filter(state__in=undecided).select_related("device__site"):
+        apply_transition(
+            participant,
+            PARTICIPANT,
+            "drop",
+            actor="worker:aggregate",
+            feed=current.feed,
+            details={"device": str(participant.device_id), "site": participant.device.site.name},
+            code=participant.code or "late",
+        )
+        participant.submissions.filter(outcome="").update(outcome="dropped", code="late")

@@ -1,0 +1,99 @@
+"""Taking devices out of a running round again, by pull: what `devices` says now decides.
+
+Runs before every decision about a round, so a revocation or suspension reaches it within seconds and at the latest
+when its members are frozen. An accepted contribution is subtracted from its partial: exact integers, so the sum is
+what it would have been without it.
+"""
+
+from uuid import UUID
+
+from django.db import transaction
+
+from controlplane.transitions import apply_transition
+from latticeward.errors import StaleStateError
+from latticeward.lifecycle import PARTICIPANT, DeviceState, ParticipantState, RoundState
+from latticeward.updates.encoding import subtract
+from rounds.models import Participant, Round
+from rounds.services.opening import codec_of, reopen_submission
+from rounds.services.partials import (
+    discard,
+    forget_replaced,
+    load_partial,
+    members_of,
+    prepare_partial,
+    swap_partial,
+)
+
+_UNFROZEN = (RoundState.RECRUITING, RoundState.COLLECTING)
+_INSIDE = (
+    ParticipantState.INVITED,
+    ParticipantState.JOINED,
+    ParticipantState.SUBMITTED,
+    ParticipantState.ACCEPTED,
+)
+
+
+def exclude_untrusted(round_id: UUID) -> None:
+    """Exclude every participant whose device is not active any more, while the round still collects."""
+    untrusted = (
+        Participant.objects.filter(round_id=round_id, round__state__in=_UNFROZEN, state__in=_INSIDE)
+        .exclude(device__state=DeviceState.ACTIVE)
+        .select_related("round__training", "device__site")
+    )
+    for participant in untrusted:
+        exclude(participant, code=f"device_{participant.device.state}")
+
+
+def exclude(participant: Participant, *, code: str) -> None:
+    """Exclude one participant, subtracting its contribution if it was counted."""
+    while True:
+        try:
+            if participant.state == ParticipantState.ACCEPTED:
+                _subtract_and_exclude(participant, code)
+            else:
+                _move(participant, code)
+            return
+        except StaleStateError:
+            participant.refresh_from_db()
+            if participant.state not in _INSIDE:
+                return
+
+
+def _move(participant: Participant, code: str) -> None:
+    with transaction.atomic():
+        _lock_unfrozen(participant.round_id)
+        apply_transition(
+            participant,
+            PARTICIPANT,
+            "exclude",
+            actor="worker:aggregate",
+            feed=participant.round.feed,
+            details={"device": str(participant.device_id), "site": participant.device.site.name, "code": code},
+            code=code,
+        )
+        participant.submissions.filter(outcome__in=("", "accepted")).update(outcome="excluded", code=code)
+
+
+def _subtract_and_exclude(participant: Participant, code: str) -> None:
+    submission = participant.submissions.select_related("contribution__partial").get(outcome="accepted")
+    partial = submission.contribution.partial
+    codec = codec_of(participant.round.training.round_plan)
+    vector = load_partial(partial, codec.dtype)
+    subtract(vector, reopen_submission(submission).vector)
+    members = [member for member in members_of(partial) if member != submission.digest]
+    prepared = prepare_partial(participant.round, partial.slot, partial, vector, members)
+    try:
+        with transaction.atomic():
+            swap_partial(participant.round, prepared)
+            submission.contribution.delete()
+            _move(participant, code)
+    except BaseException:
+        discard(prepared)
+        raise
+    forget_replaced(prepared)
+
+
+def _lock_unfrozen(round_id: UUID) -> None:
+    locked = Round.objects.select_for_update().get(pk=round_id)
+    if locked.state not in _UNFROZEN:
+        raise StaleStateError(f"round {round_id} is {locked.state}: its members are fixed")

@@ -1,0 +1,121 @@
+"""Partial sums of a round: sealed, immutable blobs whose database row is moved by compare-and-swap.
+
+Each write uses a fresh key; the associated data binds round, slot, version and the digest of the members, so an old
+or foreign partial, or one with other members, cannot be put in its place.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keys import vault
+from latticeward import canonical
+from latticeward.crypto.wrapping import new_key, unwrap_secret, wrap_secret
+from latticeward.errors import StaleStateError
+from rounds.models import Partial, Round
+from rounds.storage import delete_blob, read_blob, write_blob
+
+RingVector = npt.NDArray[np.unsignedinteger[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPartial:
+    """A new version of a slot, written to storage, not yet named by the database."""
+
+    slot: int
+    version: int
+    blob: str
+    wrapped_key: bytes
+    member_digest: bytes
+    replaces: str | None
+
+
+def load_partial(partial: Partial, dtype: np.dtype[Any]) -> RingVector:
+    """Open a partial sum.
+
+    Raises:
+        DecryptionError, CustodyError: the blob or its key is not what was written.
+    """
+    key = vault.unwrap(bytes(partial.wrapped_key), purpose="partial", row_id=_row_id(partial.round_id, partial.slot))
+    binding = _binding(partial.round_id, partial.slot, partial.version, bytes(partial.member_digest))
+    raw = unwrap_secret(read_blob(partial.blob), key=key, associated_data=binding)
+    return np.frombuffer(raw, dtype=dtype).copy()
+
+
+def members_of(partial: Partial | None) -> list[str]:
+    """The digests of the submissions that a partial holds, by the database."""
+    return list(partial.contributions.values_list("submission__digest", flat=True)) if partial else []
+
+
+def member_digest(members: list[str]) -> bytes:
+    """32 bytes that stand for a set of submissions."""
+    return canonical.digest("latticeward/members/v1", *(bytes.fromhex(member) for member in sorted(members)))
+
+
+def prepare_partial(
+    owner: Round, slot: int, current: Partial | None, vector: RingVector, members: list[str]
+) -> PreparedPartial:
+    """Seal and store the next version of a slot, holding exactly ``members``."""
+    version = current.version + 1 if current else 1
+    key = new_key()
+    digest = member_digest(members)
+    binding = _binding(owner.id, slot, version, digest)
+    return PreparedPartial(
+        slot=slot,
+        version=version,
+        blob=write_blob(wrap_secret(vector.tobytes(), key=key, associated_data=binding)),
+        wrapped_key=vault.wrap(key, purpose="partial", row_id=_row_id(owner.id, slot)),
+        member_digest=digest,
+        replaces=current.blob if current else None,
+    )
+
+
+def swap_partial(owner: Round, prepared: PreparedPartial) -> Partial:
+    """Name the prepared version in the database; call inside the transaction that moves the participant.
+
+    Raises:
+        StaleStateError: another worker wrote the slot first. Discard the prepared blob and begin again.
+    """
+    values: dict[str, Any] = {
+        "version": prepared.version,
+        "blob": prepared.blob,
+        "wrapped_key": prepared.wrapped_key,
+        "member_digest": prepared.member_digest,
+    }
+    if prepared.replaces is None:
+        salted = {**values, "commitment_salt": new_key()}
+        partial, created = Partial.objects.get_or_create(round=owner, slot=prepared.slot, defaults=salted)
+        changed = int(created)
+    else:
+        rows = Partial.objects.filter(round=owner, slot=prepared.slot, version=prepared.version - 1)
+        changed = rows.update(**values)
+        partial = Partial.objects.get(round=owner, slot=prepared.slot)
+    if changed != 1:
+        raise StaleStateError(f"partial {prepared.slot} of round {owner.id} was moved by another worker")
+    return partial
+
+
+def discard(prepared: PreparedPartial) -> None:
+    """Remove a prepared version that did not become true."""
+    delete_blob(prepared.blob)
+
+
+def forget_replaced(prepared: PreparedPartial) -> None:
+    """Erase the version that was replaced, after the commit."""
+    if prepared.replaces:
+        delete_blob(prepared.replaces)
+
+
+def commitment(vector: RingVector, salt: bytes) -> bytes:
+    """A salted commitment of a partial sum, 32 bytes: fit for a published record."""
+    return canonical.digest("latticeward/partial-commitment/v1", salt, vector.tobytes())
+
+
+def _row_id(round_id: object, slot: int) -> str:
+    return f"{round_id}/{slot}"
+
+
+def _binding(round_id: object, slot: int, version: int, members: bytes) -> bytes:
+    return canonical.encode(["latticeward/partial/v1", str(round_id), slot, version, members])

@@ -1,0 +1,168 @@
+"""Making a model version: the server optimiser's step, one sealed body for all, one stanza a device.
+
+The body's content key rests wrapped in the vault, so that devices which join later get their stanza and the next
+round's worker can open its base model; the web tier has neither.
+"""
+
+import secrets
+from typing import Final
+from uuid import UUID, uuid4
+
+import numpy as np
+from django.db import transaction
+from django.utils import timezone
+
+from controlplane.audit.services import record
+from devices.models import Device
+from devices.selectors import active_devices, encapsulation_key
+from keys import vault
+from keys.selectors import server_verify_key
+from latticeward.crypto.envelope import EnvelopeHeader, Recipient, make_stanza, open_body, seal_body
+from latticeward.crypto.signing import Purpose
+from latticeward.crypto.wrapping import derive_key, unwrap_secret, wrap_secret
+from latticeward.errors import LatticewardError
+from latticeward.instants import to_unix_milliseconds
+from latticeward.messages import ModelManifest
+from latticeward.optimisers import server_step
+from latticeward.optimisers.state import OptimiserState
+from latticeward.plan import RoundPlan
+from latticeward.updates.encoding import DecodedSum
+from latticeward.updates.tensors import FloatVector, initial_vector, weights_digest
+from rounds.models import ModelStanza, ModelVersion, Round
+from rounds.storage import read_blob, write_blob
+
+_OPTIMISER: Final = "latticeward/optimiser-state/v1"
+
+
+class PreparedModel:
+    """A sealed model version that the database does not know yet."""
+
+    def __init__(self, row: ModelVersion, stanzas: list[ModelStanza]) -> None:
+        self.row = row
+        self.stanzas = stanzas
+
+
+def open_model(model: ModelVersion) -> FloatVector:
+    """The weights of a model version, float32 (d,), for the aggregation worker."""
+    raw = open_body(
+        header_bytes=bytes(model.header), body=read_blob(model.body_blob), content_key=content_key_of(model)
+    )
+    return np.frombuffer(raw, dtype="<f4")
+
+
+def content_key_of(model: ModelVersion) -> bytes:
+    """The key to a model's sealed body, out of the vault (32 bytes)."""
+    return vault.unwrap(bytes(model.wrapped_content_key), purpose="model-content", row_id=str(model.id))
+
+
+def make_model(current: Round, plan: RoundPlan, decoded: DecodedSum) -> PreparedModel:
+    base = open_model(current.base_model) if current.base_model else initial_vector(plan.layout, plan.initial)
+    base_key = content_key_of(current.base_model) if current.base_model else None
+    state = _optimiser_state(current.base_model, base_key, plan.layout.size)
+    moved, state = server_step(
+        base.astype(np.float64), decoded.mean.astype(np.float64), state, plan.server_optimiser
+    )
+    weights = moved.astype("<f4")
+
+    model_id = uuid4()
+    now = timezone.now()
+    plaintext = weights.tobytes()
+    header = EnvelopeHeader(
+        suite=plan.suite,
+        message_type="model",
+        direction="to-device",
+        federation_id=plan.federation_id,
+        round_id=str(current.id),
+        plan_digest=bytes(current.training.plan_digest),
+        base_model_digest=bytes(current.base_model_digest),
+        sender_key_id=server_verify_key(Purpose.MODEL_MANIFEST).key_id,
+        plaintext_bytes=len(plaintext),
+        body_bytes=0,
+        created_at=to_unix_milliseconds(now),
+        message_id=secrets.token_bytes(16),
+    )
+    sealed = seal_body(plaintext, header=header)
+    manifest = ModelManifest(
+        model_id=str(model_id),
+        training_id=plan.training_id,
+        round_id=str(current.id),
+        number=current.number,
+        plan_digest=bytes(current.training.plan_digest),
+        base_model_digest=bytes(current.base_model_digest),
+        weights_digest=weights_digest(weights),
+        header=sealed.header_bytes,
+        body_digest=sealed.body_digest,
+        body_bytes=len(sealed.body),
+        created_at=to_unix_milliseconds(now),
+    )
+    row = ModelVersion(
+        id=model_id,
+        training=current.training,
+        number=current.number,
+        weights_digest=manifest.weights_digest,
+        base_model_digest=bytes(current.base_model_digest),
+        manifest=manifest.to_bytes(),
+        header=sealed.header_bytes,
+        body_blob=write_blob(sealed.body),
+        body_bytes=len(sealed.body),
+        wrapped_content_key=vault.wrap(sealed.content_key, purpose="model-content", row_id=str(model_id)),
+        optimiser_blob=_keep_optimiser_state(model_id, sealed.content_key, state),
+    )
+    return PreparedModel(row, make_stanzas(row, sealed.content_key, active_devices(current.training.federation)))
+
+
+def make_stanzas(model: ModelVersion, content_key: bytes, devices: list[Device]) -> list[ModelStanza]:
+    """Seal a content key to devices. A key that cannot be sealed to drops that device, never the publication."""
+    stanzas = []
+    for device in devices:
+        try:
+            key = encapsulation_key(device)
+            recipient = Recipient(key=key, role="device", subject_id=str(device.id), epoch=device.key_epoch)
+            stanza = make_stanza(content_key=content_key, header_bytes=bytes(model.header), recipient=recipient)
+        except LatticewardError:
+            continue
+        stanzas.append(ModelStanza(model=model, device=device, key_id=key.key_id.hex(), stanza=stanza))
+    return stanzas
+
+
+def seal_for_newcomers(model: ModelVersion) -> int:
+    """Make the stanzas that devices activated since publication lack; returns how many were made."""
+    missing = [
+        device
+        for device in active_devices(model.training.federation)
+        if not model.stanzas.filter(device=device, key_id=encapsulation_key(device).key_id.hex()).exists()
+    ]
+    if not missing:
+        return 0
+    with transaction.atomic():
+        model.stanzas.filter(device__in=missing).delete()
+        made = ModelStanza.objects.bulk_create(make_stanzas(model, content_key_of(model), missing))
+    return len(made)
+
+
+def keep_model(current: Round, model: PreparedModel) -> None:
+    model.row.save(force_insert=True)
+    ModelStanza.objects.bulk_create(model.stanzas)
+    record(
+        "model.prepared",
+        actor="worker:aggregate",
+        feed=current.feed,
+        subject=("model", model.row.id),
+        details={"number": current.number, "weights_digest": bytes(model.row.weights_digest).hex()},
+    )
+
+
+def _optimiser_state(base: ModelVersion | None, content_key: bytes | None, size: int) -> OptimiserState:
+    if base is None or content_key is None or not base.optimiser_blob:
+        return OptimiserState()
+    raw = unwrap_secret(
+        read_blob(base.optimiser_blob), key=derive_key(content_key, label=_OPTIMISER), associated_data=base.id.bytes
+    )
+    return OptimiserState.from_bytes(raw, size=size)
+
+
+def _keep_optimiser_state(model_id: UUID, content_key: bytes, state: OptimiserState) -> str:
+    if not state.moments:
+        return ""
+    key = derive_key(content_key, label=_OPTIMISER)
+    return write_blob(wrap_secret(state.to_bytes(), key=key, associated_data=model_id.bytes))

@@ -1,0 +1,52 @@
+"""What must not be kept: round keys after the recomputation window, and blobs that nothing names."""
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from controlplane.audit.services import record
+from rounds.models import ModelVersion, Partial, Round, Submission
+from rounds.storage import delete_blob
+
+RECOMPUTATION_WINDOW: Final = timedelta(days=7)
+# A worker stores first and commits then; an orphan this old is no work in flight.
+ORPHAN_AGE: Final = timedelta(hours=1)
+
+
+def destroy_round_keys() -> int:
+    """Destroy the decapsulation seeds of rounds that ended a window ago; returns how many."""
+    old = Round.objects.filter(
+        wrapped_decapsulation_seed__isnull=False, closed_at__lt=timezone.now() - RECOMPUTATION_WINDOW
+    )
+    destroyed = 0
+    for ended in old:
+        with transaction.atomic():
+            rows = Round.objects.filter(pk=ended.pk, wrapped_decapsulation_seed__isnull=False)
+            if rows.update(wrapped_decapsulation_seed=None):
+                record("round_key.destroyed", actor="system", feed=ended.feed, subject=("round", ended.id))
+                destroyed += 1
+    return destroyed
+
+
+def sweep_orphaned_blobs() -> int:
+    """Delete blobs that no row names and that are older than any work in flight; returns how many."""
+    named = set(Submission.objects.values_list("blob", flat=True))
+    named |= set(Partial.objects.values_list("blob", flat=True))
+    named |= set(ModelVersion.objects.values_list("body_blob", flat=True))
+    named |= set(ModelVersion.objects.exclude(optimiser_blob="").values_list("optimiser_blob", flat=True))
+    before = time.time() - ORPHAN_AGE.total_seconds()
+    removed = 0
+    for path in Path(settings.BLOB_DIR).glob("??/*"):
+        if path.name not in named and path.stat().st_mtime < before:
+            delete_blob(path.name)
+            removed += 1
+    for path in (Path(settings.BLOB_DIR) / "incoming").glob("*"):
+        if path.stat().st_mtime < before:
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed

@@ -1,0 +1,240 @@
+"""Opening trainings, ending them, and opening each next round of a running one.
+
+Every function is safe to repeat: a second call finds the state moved and leaves. None of them enqueues; the doors and
+tasks do, after the commit.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from django.db import transaction
+from django.utils import timezone
+
+from controlplane.audit.services import record
+from controlplane.transitions import apply_transition
+from devices.models import Device, Federation
+from devices.selectors import active_devices
+from keys import vault
+from keys.services import sign_with
+from latticeward.crypto.keys import DecapsulationKey
+from latticeward.crypto.signing import Purpose
+from latticeward.crypto.suites import get_suite
+from latticeward.instants import to_unix_milliseconds
+from latticeward.lifecycle import ROUND, TRAINING, RoundState, TrainingState
+from latticeward.messages import Assignment, roster_digest
+from latticeward.plan import RoundPlan
+from latticeward.updates.tensors import initial_vector, weights_digest
+from rounds.models import Participant, Round, Training
+
+# A training whose rounds fail this often in a row will not mend itself.
+FAILURES_IN_A_ROW: Final = 3
+OPEN_ROUND_STATES: Final = (
+    RoundState.DRAFT,
+    RoundState.SIGNING,
+    RoundState.RECRUITING,
+    RoundState.COLLECTING,
+    RoundState.AGGREGATING,
+)
+
+
+def open_training(*, federation: Federation, plan: RoundPlan, actor: str) -> Training:
+    """Keep a plan and hand it to the authority worker for signing.
+
+    Raises:
+        IncompatiblePlanError: the plan's parts do not fit each other.
+    """
+    plan.validate()
+    raw = plan.to_bytes()
+    with transaction.atomic():
+        training = Training.objects.create(
+            id=UUID(plan.training_id),
+            federation=federation,
+            title=plan.title,
+            job=plan.job,
+            plan=raw,
+            plan_digest=plan.digest,
+            suite=plan.suite,
+            quorum=plan.quorum,
+            metric=plan.metric,
+            rounds_max=plan.rounds,
+            created_by=actor,
+        )
+        feed = federation.feed
+        record("training.drafted", actor=actor, feed=feed, subject=("training", training.id), details={"job": plan.job})
+        apply_transition(
+            training,
+            TRAINING,
+            "submit",
+            actor=actor,
+            feed=feed,
+            state_due_at=timezone.now() + timedelta(seconds=plan.stage_seconds.signing),
+        )
+    return training
+
+
+def sign_training(training_id: UUID) -> None:
+    """Authority worker: sign the plan and start the training."""
+    training = Training.objects.select_related("federation").get(pk=training_id)
+    if training.state != TrainingState.SIGNING:
+        return
+    signed = sign_with(Purpose.PLAN, bytes(training.plan))
+    apply_transition(
+        training,
+        TRAINING,
+        "start",
+        actor="worker:authority",
+        feed=training.federation.feed,
+        details={"plan_digest": bytes(training.plan_digest).hex(), "suite": training.suite},
+        signed_plan=signed,
+        state_due_at=None,
+    )
+
+
+def stop_training(*, training: Training, actor: str, reason: str) -> None:
+    """Stop a training for good; a round that is still open is aborted, one that aggregates is let finish."""
+    with transaction.atomic():
+        apply_transition(
+            training,
+            TRAINING,
+            "stop",
+            actor=actor,
+            feed=training.federation.feed,
+            details={"reason": reason},
+            ended_at=timezone.now(),
+        )
+        for open_round in training.rounds.filter(state__in=OPEN_ROUND_STATES[:-1]):
+            apply_transition(
+                open_round, ROUND, "abort", actor=actor, feed=open_round.feed, failure_code="training_stopped"
+            )
+
+
+def advance_training(training_id: UUID) -> Round | None:
+    """Open the training's next round if it is due, or end the training.
+
+    Returns:
+        The round that was opened and now waits for the authority's signature; None if there is none to open.
+    """
+    with transaction.atomic():
+        training = Training.objects.select_for_update().select_related("federation").get(pk=training_id)
+        if training.state == TrainingState.SIGNING:
+            if training.state_due_at and timezone.now() > training.state_due_at + timedelta(seconds=30):
+                _fail_training(training, "not_signed_in_time")
+            return None
+        if training.state != TrainingState.RUNNING or training.rounds.filter(state__in=OPEN_ROUND_STATES).exists():
+            return None
+        history = list(training.rounds.order_by("-number").values_list("number", "state", "kind"))
+        failures = 0
+        for _, state, _ in history:
+            if state == RoundState.PUBLISHED:
+                break
+            failures += 1
+        if failures >= FAILURES_IN_A_ROW:
+            _fail_training(training, "rounds_failed_in_a_row")
+            return None
+        plan = training.round_plan
+        published = sum(state == RoundState.PUBLISHED and kind == "training" for _, state, kind in history)
+        measured = any(state == RoundState.PUBLISHED and kind == "evaluation" for _, state, kind in history)
+        if published < plan.rounds:
+            kind = "training"
+        elif plan.evaluate_last and not measured:
+            kind = "evaluation"
+        else:
+            apply_transition(
+                training,
+                TRAINING,
+                "complete",
+                actor="worker:aggregate",
+                feed=training.federation.feed,
+                details={"rounds": published},
+                ended_at=timezone.now(),
+            )
+            return None
+        devices = active_devices(training.federation)[: plan.cohort_bound]
+        if len(devices) < plan.quorum:
+            return None  # the sweep asks again: devices may still enrol
+        return _open_round(training, plan, kind, devices, number=history[0][0] + 1 if history else 1)
+
+
+def _fail_training(training: Training, code: str) -> None:
+    apply_transition(
+        training,
+        TRAINING,
+        "fail",
+        actor="worker:aggregate",
+        feed=training.federation.feed,
+        details={"code": code},
+        ended_at=timezone.now(),
+    )
+
+
+def _open_round(training: Training, plan: RoundPlan, kind: str, devices: list[Device], *, number: int) -> Round:
+    now = datetime.now(UTC)
+    stages = plan.stage_seconds
+    base = training.models.filter(signed_manifest__isnull=False).order_by("-number").first()
+    if base is None:
+        base_digest = weights_digest(initial_vector(plan.layout, plan.initial))
+    else:
+        base_digest = bytes(base.weights_digest)
+    round_id = uuid4()
+    recipient = DecapsulationKey.generate(get_suite(plan.suite).kem)
+    recruiting_due_at = now + timedelta(seconds=stages.signing + stages.recruiting)
+    collecting_due_at = recruiting_due_at + timedelta(seconds=stages.collecting)
+    assignment = Assignment(
+        round_id=str(round_id),
+        training_id=str(training.id),
+        federation_id=str(training.federation_id),
+        number=number,
+        kind=kind,
+        plan_digest=bytes(training.plan_digest),
+        base_model=str(base.id) if base else None,
+        base_model_digest=base_digest,
+        recipient_algorithm=recipient.encapsulation_key.algorithm,
+        recipient_key=recipient.encapsulation_key.raw,
+        roster_digest=roster_digest([str(device.id) for device in devices]),
+        opened_at=to_unix_milliseconds(now),
+        recruiting_due_at=to_unix_milliseconds(recruiting_due_at),
+        collecting_due_at=to_unix_milliseconds(collecting_due_at),
+    )
+    opened = Round.objects.create(
+        id=round_id,
+        training=training,
+        number=number,
+        kind=kind,
+        quorum=plan.quorum,
+        base_model=base,
+        base_model_digest=base_digest,
+        assignment=assignment.to_bytes(),
+        recipient_key=recipient.encapsulation_key.raw,
+        wrapped_decapsulation_seed=vault.wrap(
+            recipient.export_seed(), purpose="round-decapsulation", row_id=str(round_id)
+        ),
+        metric_name=plan.metric,
+        recruiting_due_at=recruiting_due_at,
+        collecting_due_at=collecting_due_at,
+    )
+    Participant.objects.bulk_create([Participant(round=opened, device=device) for device in devices])
+    apply_transition(
+        opened,
+        ROUND,
+        "open",
+        actor="worker:aggregate",
+        feed=opened.feed,
+        details={"training": str(training.id), "number": number, "kind": kind, "invited": len(devices)},
+        opened_at=now,
+        state_due_at=now + timedelta(seconds=stages.signing),
+    )
+    return opened
+
+
+def attach_comparison(*, training: Training, comparison: dict[str, Any], actor: str) -> None:
+    """Keep reference results that an operator's tool computed outside the server."""
+    with transaction.atomic():
+        Training.objects.filter(pk=training.pk).update(comparison=comparison)
+        record(
+            "training.compared",
+            actor=actor,
+            feed=training.federation.feed,
+            subject=("training", training.id),
+            details={"metric": training.metric},
+        )

@@ -1,0 +1,99 @@
+"""What workers do with rounds. A task takes ids, calls one service, and enqueues the next step after its commit.
+
+Everything here may run twice or be lost: services leave when the work is done, and ``sweep`` finds what was lost.
+"""
+
+from datetime import timedelta
+from uuid import UUID
+
+from celery import shared_task
+from django.db.models import F
+from django.utils import timezone
+
+from latticeward.lifecycle import ParticipantState, RoundState, TrainingState
+from rounds.models import Round, Submission, Training
+from rounds.services import aggregation, coordination, intake, publication, retention, trainings
+
+
+@shared_task(queue="intake", acks_late=True)
+def process_update(submission_id: str) -> None:
+    if round_id := intake.process_update(UUID(submission_id)):
+        advance_round.delay(str(round_id))
+
+
+@shared_task(queue="aggregate", acks_late=True)
+def advance_round(round_id: str) -> None:
+    match coordination.advance_round(UUID(round_id)):
+        case "begin_aggregating":
+            aggregate_round.delay(round_id)
+        case "fail":
+            advance_training.delay(str(Round.objects.get(pk=round_id).training_id))
+
+
+@shared_task(queue="aggregate", acks_late=True)
+def aggregate_round(round_id: str) -> None:
+    if aggregation.aggregate_round(UUID(round_id)):
+        publish_round.delay(round_id)
+
+
+@shared_task(queue="authority", acks_late=True)
+def publish_round(round_id: str) -> None:
+    if training_id := aggregation.publish_round(UUID(round_id)):
+        advance_training.delay(str(training_id))
+
+
+@shared_task(queue="aggregate", acks_late=True)
+def advance_training(training_id: str) -> None:
+    if opened := trainings.advance_training(UUID(training_id)):
+        sign_round.delay(str(opened.id))
+
+
+@shared_task(queue="authority", acks_late=True)
+def sign_training(training_id: str) -> None:
+    trainings.sign_training(UUID(training_id))
+    advance_training.delay(training_id)
+
+
+@shared_task(queue="authority", acks_late=True)
+def sign_round(round_id: str) -> None:
+    coordination.sign_round(UUID(round_id))
+
+
+@shared_task(queue="aggregate")
+def sweep() -> None:
+    """Move every round by its clock and enqueue again what a crash left behind."""
+    for training_id in Training.objects.filter(state=TrainingState.SIGNING).values_list("id", flat=True):
+        sign_training.delay(str(training_id))
+    for training_id in Training.objects.filter(state=TrainingState.RUNNING).values_list("id", flat=True):
+        advance_training.delay(str(training_id))
+    # What is younger than this is most likely under way.
+    before = timezone.now() - timedelta(seconds=3)
+    waiting = Submission.objects.filter(
+        outcome="",
+        received_at__lt=before, participant__state=ParticipantState.SUBMITTED,
+        participant__round__state=RoundState.COLLECTING,
+    )
+    for submission_id in waiting.values_list("id", flat=True):
+        process_update.delay(str(submission_id))
+    open_rounds = Round.objects.filter(state__in=trainings.OPEN_ROUND_STATES)
+    for round_id, state, closed_at in open_rounds.values_list("id", "state", "closed_at"):
+        if state == RoundState.SIGNING:
+            sign_round.delay(str(round_id))
+        elif state == RoundState.AGGREGATING and closed_at and closed_at < before:
+            aggregate_round.delay(str(round_id))
+        advance_round.delay(str(round_id))
+
+
+@shared_task(queue="aggregate")
+def seal_for_newcomers() -> None:
+    """Seal the newest models to devices that were activated since."""
+    newest = Training.objects.filter(state=TrainingState.RUNNING, models__signed_manifest__isnull=False)
+    for training in newest.distinct():
+        publication.seal_for_newcomers(training.models.order_by(F("number").desc())[0])
+
+
+@shared_task(queue="aggregate")
+def keep_house() -> None:
+    """Destroy round keys after the recomputation window and sweep orphaned blobs."""
+    retention.destroy_round_keys()
+    retention.sweep_orphaned_blobs()
