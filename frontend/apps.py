@@ -1,0 +1,7 @@
+"""``frontend`` as a Django application."""
+
+from django.apps import AppConfig
+
+
+class FrontendConfig(AppConfig):
+    name = "frontend"

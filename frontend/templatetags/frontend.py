@@ -1,0 +1,134 @@
+"""Tags of the pages: icons, states, times, charts, and the import map with the page's nonce."""
+
+import json
+from datetime import datetime
+from typing import Any, Final
+
+from django import template
+from django.templatetags.static import static
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
+
+from controlplane.permissions import roles_of
+from frontend.charts import bars
+from frontend.comparison import Comparison
+from frontend.sentences import say_duration
+from frontend.views.access import EVERY_ROLE, KEY_READERS
+from frontend.words import Word, metric_name, sentence_of_code, word_of
+from latticeward.crypto.suites import Suite
+
+register = template.Library()
+
+_MODULES: Final = {"live": "frontend/live.js"}
+# Address name, word, icon, and who may open it; a page below an entry counts as that entry.
+_NAVIGATION: Final = (
+    ("overview", "Overview", "home", EVERY_ROLE),
+    ("trainings", "Trainings", "rounds", EVERY_ROLE),
+    ("devices", "Devices", "device", KEY_READERS),
+    ("ledger", "Ledger", "ledger", KEY_READERS),
+)
+_BELOW: Final = {"training": "trainings", "round": "trainings"}
+
+
+@register.simple_tag(takes_context=True)
+def importmap(context: dict[str, Any]) -> SafeString:
+    """Module names to addresses, each through ``static`` (a folder prefix would miss hashed names)."""
+    imports = {name: static(path) for name, path in _MODULES.items()}
+    # "<" cannot end the script element early once it is written as an escape.
+    text = json.dumps({"imports": imports}).replace("<", "\\u003c")
+    request = context["request"]
+    return format_html(
+        '<script type="importmap" nonce="{}">{}</script>',
+        request.csp_nonce,
+        mark_safe(text),  # noqa: S308 - our own addresses, escaped above
+    )
+
+
+@register.simple_tag(takes_context=True)
+def navigation(context: dict[str, Any]) -> list[dict[str, object]]:
+    """The entries that this person may open."""
+    request = context["request"]
+    here = request.resolver_match.url_name if request.resolver_match else ""
+    return [
+        {"url": reverse(name), "text": text, "icon": shape, "here": _BELOW.get(here, here) == name}
+        for name, text, shape, allowed in _NAVIGATION
+        if roles_of(request.user) & set(allowed)
+    ]
+
+
+@register.simple_tag(takes_context=True)
+def role_names(context: dict[str, Any]) -> str:
+    """The person's roles in words."""
+    return ", ".join(sorted(roles_of(context["request"].user))) or "no role yet"
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    """A shape of the sprite in ``icons.html``; decoration only, a word always stands beside it."""
+    return format_html('<svg class="icon" aria-hidden="true" focusable="false"><use href="#i-{}"></use></svg>', name)
+
+
+@register.simple_tag
+def state(word: Word | str, table: str = "") -> SafeString:
+    """A state as word, shape and colour; the plain sentence is its tooltip."""
+    row = word_of(table, word) if isinstance(word, str) else word
+    return format_html(
+        '<span class="state state-{}" title="{}">{}{}</span>', row.tone, row.sentence, icon(row.icon), row.text
+    )
+
+
+@register.simple_tag
+def ago(moment: datetime | None, never: str = "never") -> SafeString:
+    """A time relative to now, with the absolute one as tooltip; ``live.js`` keeps it fresh."""
+    if moment is None:
+        return format_html("{}", never)
+    return format_html(
+        '<time datetime="{}" title="{} UTC" data-ago>{} ago</time>',
+        moment.isoformat(),
+        moment.strftime("%Y-%m-%d %H:%M:%S"),
+        say_duration(timezone.now() - moment),
+    )
+
+
+@register.filter
+def meaning(code: str) -> str:
+    """The plain sentence of a refusal or failure code."""
+    return sentence_of_code(code)
+
+
+@register.filter(name="metric_name")
+def say_metric_name(metric: str) -> str:
+    """The metric's name as people say it."""
+    return metric_name(metric)
+
+
+@register.filter
+def suite_parts(suite: Suite) -> str:
+    """The algorithms of a suite in one line."""
+    return f"{suite.kem}, {suite.body}, {suite.signature}"
+
+
+@register.filter
+def unlocalised(value: float) -> str:
+    """A number as a program reads it, whatever the language of the page."""
+    return repr(float(value))
+
+
+@register.filter
+def hexadecimal(value: bytes) -> str:
+    """Bytes as lower-case hex."""
+    return bytes(value).hex()
+
+
+@register.simple_tag
+def quorum_bar(accepted: int, quorum: int, total: int) -> SafeString:
+    """The bar with two marks."""
+    return bars.quorum_bar(accepted=accepted, quorum=quorum, total=total)
+
+
+@register.simple_tag
+def comparison_bars(comparison: Comparison) -> SafeString:
+    """The comparison as bars."""
+    return bars.comparison_bars(comparison.bars, metric=comparison.metric)

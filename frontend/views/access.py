@@ -1,0 +1,47 @@
+"""Who may open a page: signed in first, then one of the page's roles."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final
+from urllib.parse import quote
+
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import resolve_url
+
+from controlplane.permissions import Role, roles_of
+
+View = Callable[..., HttpResponseBase]
+EVERY_ROLE: Final = tuple(Role)
+# Those who may see key material and the inside of devices.
+KEY_READERS: Final = (Role.OPERATOR, Role.COMPLIANCE)
+
+
+def for_roles(*allowed: Role) -> Callable[[View], View]:
+    """Let a view answer only people with one of these roles.
+
+    Anonymous: to the sign-in page and back here (a fragment asks the whole page to go there, or the form would appear
+    inside it). Wrong role: 403. Answers are never stored by browsers or proxies.
+    """
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            if not request.user.is_authenticated:
+                return _to_sign_in(request)
+            if not roles_of(request.user) & set(allowed):
+                raise PermissionDenied
+            response = view(request, *args, **kwargs)
+            response.headers["Cache-Control"] = "private, no-store"
+            return response
+
+        return guarded
+
+    return decorate
+
+
+def _to_sign_in(request: HttpRequest) -> HttpResponse:
+    target = f"{resolve_url('sign-in')}?next={quote(request.path)}"
+    if request.headers.get("HX-Request") == "true":
+        return HttpResponse(status=401, headers={"HX-Redirect": target})
+    return HttpResponse(status=302, headers={"Location": target})

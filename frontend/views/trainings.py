@@ -1,0 +1,70 @@
+"""Trainings and their rounds, live; and the signed record of a round."""
+
+from typing import Any
+from uuid import UUID
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from controlplane.permissions import roles_of
+from frontend import board
+from frontend.views.access import EVERY_ROLE, KEY_READERS, for_roles
+from frontend.words import word_of
+from rounds.models import Round, Training
+
+_LISTED = 50
+
+
+@require_safe
+@for_roles(*EVERY_ROLE)
+def training_list(request: HttpRequest) -> HttpResponse:
+    """The newest trainings."""
+    trainings = Training.objects.select_related("federation").defer("plan", "signed_plan")[:_LISTED]
+    rows = [{"training": row, "word": word_of("training", row.state)} for row in trainings]
+    return render(request, "frontend/trainings.html", {"rows": rows})
+
+
+@require_safe
+@for_roles(*EVERY_ROLE)
+def training(request: HttpRequest, training_id: UUID) -> HttpResponse:
+    """One training with its newest round, or (``?part=now``) the part of it that moves."""
+    row = get_object_or_404(Training.objects.select_related("federation").defer("plan", "signed_plan"), pk=training_id)
+    topics = board.topics_of([row.federation.feed], [row.id])
+    context = {"board": board.read_training(row, now=timezone.now()), "topics": topics, **_rights(request)}
+    part = request.GET.get("part") == "now"
+    return render(request, "frontend/_training_now.html" if part else "frontend/training.html", context)
+
+
+@require_safe
+@for_roles(*EVERY_ROLE)
+def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
+    """One round of its own, for as long as it is of interest."""
+    row = get_object_or_404(Round.objects.select_related("training__federation"), pk=round_id)
+    context = {
+        "topics": board.topics_of([row.feed]),
+        "round_board": board.read_round(row, now=timezone.now()),
+        "training": row.training,
+        **_rights(request),
+    }
+    part = request.GET.get("part") == "now"
+    return render(request, "frontend/_round_now.html" if part else "frontend/round.html", context)
+
+
+@require_safe
+@for_roles(*KEY_READERS)
+def round_record(request: HttpRequest, round_id: UUID) -> HttpResponse:
+    """The signed account of a round, as the bytes that were signed."""
+    row = get_object_or_404(Round.objects.only("number", "signed_record"), pk=round_id)
+    if row.signed_record is None:
+        raise Http404
+    return HttpResponse(
+        bytes(row.signed_record),
+        content_type="application/cbor",
+        headers={"Content-Disposition": f'attachment; filename="round-{row.number}-{row.id}.cbor"'},
+    )
+
+
+def _rights(request: HttpRequest) -> dict[str, Any]:
+    return {"sees_keys": bool(roles_of(request.user) & set(KEY_READERS))}
