@@ -1,0 +1,73 @@
+"""Events cross from any thread to every loop that listens, in order, and a slow reader is told."""
+
+import asyncio
+import threading
+
+from controlplane.live import QUEUE_LIMIT, Event, Hub
+
+
+def event(seq: int, feed: str = "a") -> Event:
+    return {"v": 1, "feed": feed, "seq": seq, "type": "round.opened", "at": "", "subject": {}, "data": {}}
+
+
+def test_an_event_from_another_thread_reaches_the_loop_at_once_and_in_order() -> None:
+    hub = Hub()
+
+    async def listen() -> list[int]:
+        with hub.subscribe(["a"]) as subscription:
+            threading.Thread(target=lambda: [hub.dispatch(event(seq)) for seq in range(50)]).start()
+            received = [await subscription.next(5) for _ in range(50)]
+        return [item["seq"] for item in received if item]
+
+    assert asyncio.run(listen()) == list(range(50))
+
+
+def test_only_the_feeds_that_were_asked_for_arrive() -> None:
+    hub = Hub()
+
+    async def listen() -> Event | None:
+        with hub.subscribe(["b"]) as subscription:
+            hub.dispatch(event(1, "a"))
+            hub.dispatch(event(2, "b"))
+            return await subscription.next(5)
+
+    received = asyncio.run(listen())
+    assert received is not None and received["seq"] == 2
+
+
+def test_waiting_ends_without_news() -> None:
+    hub = Hub()
+
+    async def listen() -> Event | None:
+        with hub.subscribe(["a"]) as subscription:
+            return await subscription.next(0.01)
+
+    assert asyncio.run(listen()) is None
+
+
+def test_a_reader_that_falls_behind_is_overrun_instead_of_filling_the_memory() -> None:
+    hub = Hub()
+
+    async def listen() -> tuple[int, bool]:
+        with hub.subscribe(["a"]) as subscription:
+            for seq in range(QUEUE_LIMIT + 10):
+                hub.dispatch(event(seq))
+            await asyncio.sleep(0)
+            received = 0
+            while await subscription.next(0.01) is not None:
+                received += 1
+            return received, subscription.overrun
+
+    assert asyncio.run(listen()) == (QUEUE_LIMIT, True)
+
+
+def test_a_closed_subscription_hears_nothing() -> None:
+    hub = Hub()
+
+    async def listen() -> Event | None:
+        subscription = hub.subscribe(["a"])
+        subscription.close()
+        hub.dispatch(event(1))
+        return await subscription.next(0.01)
+
+    assert asyncio.run(listen()) is None

@@ -1,0 +1,153 @@
+"""Signed requests: who is let in, and who is refused at once."""
+
+import secrets
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from devices import authentication, services
+from devices.authentication import authenticate
+from devices.models import Device, Site
+from keys.models import Key, Reason
+from latticeward.crypto.httpsig import RequestFacts
+from latticeward.errors import (
+    CertificateNotValidError,
+    CertificateRevokedError,
+    ClockSkewError,
+    InvalidSignatureError,
+    NotAuthenticatedError,
+    NotPermittedError,
+    ReplayError,
+    WrongContextError,
+)
+from tests.devices.machine import Machine, enrolled
+
+
+@pytest.fixture
+def machine(site: Site) -> Machine:
+    return enrolled(site)
+
+
+def device_of(machine: Machine) -> Device:
+    assert machine.device is not None
+    return machine.device
+
+
+def test_an_active_device_is_let_in_and_seen(machine: Machine) -> None:
+    found = authenticate(machine.facts())
+    assert found.device == device_of(machine)
+    seen_at = Device.objects.get().last_seen_at
+    assert seen_at is not None and datetime.now(UTC) - seen_at < timedelta(seconds=5)
+
+
+def test_being_seen_is_written_once_in_ten_seconds(machine: Machine) -> None:
+    authenticate(machine.facts())
+    first = Device.objects.get().last_seen_at
+    authenticate(machine.facts())
+    assert Device.objects.get().last_seen_at == first
+
+
+def test_a_replayed_request_is_refused(machine: Machine) -> None:
+    facts = machine.facts()
+    authenticate(facts)
+    with pytest.raises(ReplayError):
+        authenticate(facts)
+
+
+def test_two_devices_may_use_the_same_nonce(site: Site) -> None:
+    nonce = secrets.token_bytes(16)
+    for machine in (enrolled(site), enrolled(site)):
+        authenticate(machine.facts(nonce=nonce))
+
+
+def test_a_foreign_devices_signature_is_refused(site: Site) -> None:
+    first, second = enrolled(site), enrolled(site)
+    with pytest.raises(InvalidSignatureError):
+        authenticate(first.facts(signed_by=second))
+
+
+def test_a_stranger_and_an_unsigned_request_are_refused(site: Site, machine: Machine) -> None:
+    with pytest.raises(NotAuthenticatedError):
+        authenticate(Machine.with_claim(site).facts())
+    signed = machine.facts()
+    unsigned = RequestFacts.make("GET", signed.authority, signed.path, "", [])
+    with pytest.raises(NotAuthenticatedError):
+        authenticate(unsigned)
+
+
+def test_a_request_to_another_server_is_refused(machine: Machine) -> None:
+    with pytest.raises(WrongContextError):
+        authenticate(machine.facts(authority="other.example"))
+
+
+@pytest.mark.parametrize("minutes", [-6, 6])
+def test_a_wrong_clock_is_told_by_how_many_seconds(machine: Machine, minutes: int) -> None:
+    with pytest.raises(ClockSkewError, match=r"\d+ s"):
+        authenticate(machine.facts(created_at=datetime.now(UTC) + timedelta(minutes=minutes)))
+
+
+def test_a_restart_opens_no_window_for_replays(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = machine.facts()
+    monkeypatch.setattr(authentication, "_REMEMBERS_SINCE", int(datetime.now(UTC).timestamp()) + 1)
+    with pytest.raises(ClockSkewError, match="before this server started"):
+        authenticate(facts)
+
+
+def test_a_suspended_device_is_refused_at_once_and_let_in_when_reinstated(machine: Machine) -> None:
+    authenticate(machine.facts())
+    services.suspend_device(device_id=device_of(machine).id, actor="user:1", why="odd updates")
+    with pytest.raises(NotPermittedError):
+        authenticate(machine.facts())
+    with pytest.raises(NotPermittedError):
+        authenticate(machine.facts(), enrolling=True)
+    services.reinstate_device(device_id=device_of(machine).id, actor="user:1")
+    assert authenticate(machine.facts()).device.state == "active"
+
+
+def test_a_revoked_device_is_refused_at_once(machine: Machine) -> None:
+    authenticate(machine.facts())
+    services.revoke_device(device_id=device_of(machine).id, actor="user:2", reason=Reason.KEY_COMPROMISE)
+    for enrolling in (False, True):
+        with pytest.raises(CertificateRevokedError):
+            authenticate(machine.facts(), enrolling=enrolling)
+
+
+def test_a_refused_request_spends_no_nonce_and_notes_nothing(machine: Machine) -> None:
+    services.suspend_device(device_id=device_of(machine).id, actor="user:1")
+    facts = machine.facts()
+    with pytest.raises(NotPermittedError):
+        authenticate(facts)
+    assert Device.objects.get().last_seen_at is None
+    services.reinstate_device(device_id=device_of(machine).id, actor="user:1")
+    authenticate(facts)
+
+
+def test_an_expired_certificate_is_refused(machine: Machine) -> None:
+    Key.objects.filter(owner="device").update(not_after_at=datetime.now(UTC))
+    with pytest.raises(CertificateNotValidError):
+        authenticate(machine.facts())
+
+
+def test_a_machine_that_waits_may_collect_and_nothing_else(site: Site) -> None:
+    machine = Machine.with_claim(site)
+    device = machine.finish(machine.begin())
+    assert authenticate(machine.facts(), enrolling=True).device == device
+    with pytest.raises(NotPermittedError):
+        authenticate(machine.facts())
+
+
+def test_a_declined_machine_may_learn_that_it_was_declined(site: Site) -> None:
+    machine = Machine.with_claim(site)
+    device = machine.finish(machine.begin())
+    services.decline_device(device_id=device.id, actor="user:1")
+    found = authenticate(machine.facts(), enrolling=True).device
+    assert machine.enrolment_id is not None
+    assert services.collect(enrolment_id=machine.enrolment_id, device=found) == {"state": "declined"}
+
+
+def test_strangers_do_not_fill_the_memory_of_keys(site: Site, machine: Machine) -> None:
+    before = authentication._identity.cache_info().currsize
+    for _ in range(3):
+        with pytest.raises(NotAuthenticatedError):
+            authenticate(Machine.with_claim(site).facts())
+    assert authentication._identity.cache_info().currsize == before

@@ -1,0 +1,158 @@
+"""Decisions about devices: what each does to the device, its keys and the ledger, and what is not possible."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from controlplane.audit.models import AuditEntry
+from devices import claims, selectors, services
+from devices.claims import ClaimRow
+from devices.models import Claim, Federation, Site
+from keys.models import Key, Reason, Revocation
+from keys.selectors import device_keys, key_standing, server_verify_key
+from latticeward.claim_code import format_code, format_uri, parse_claim
+from latticeward.crypto.signing import Purpose
+from latticeward.errors import (
+    InvalidTransitionError,
+    KeyUsageError,
+    MalformedMessageError,
+    NotFoundError,
+    StateError,
+)
+from tests.devices.machine import Machine, enrolled
+
+
+def states(machine: Machine) -> set[str]:
+    assert machine.device is not None
+    return set(Key.objects.filter(subject_id=str(machine.device.id)).values_list("state", flat=True))
+
+
+def test_founding_twice_changes_nothing(federation: Federation) -> None:
+    keys, entries = Key.objects.count(), AuditEntry.objects.count()
+    assert services.found_federation(slug="heart", name="Another name") == federation
+    assert (Key.objects.count(), AuditEntry.objects.count()) == (keys, entries)
+
+
+def test_an_installation_speaks_for_one_federation(federation: Federation) -> None:
+    with pytest.raises(StateError):
+        services.found_federation(slug="thyroid", name="Thyroid")
+    assert Federation.objects.count() == 1
+
+
+def test_suspending_and_reinstating_takes_the_keys_along(site: Site) -> None:
+    machine = enrolled(site)
+    assert machine.device is not None
+    services.suspend_device(device_id=machine.device.id, actor="user:1", why="odd updates")
+    assert states(machine) == {"suspended"}
+    with pytest.raises(KeyUsageError):
+        selectors.encapsulation_key(machine.device)
+    with pytest.raises(KeyUsageError):
+        selectors.signing_key(machine.device)
+    services.reinstate_device(device_id=machine.device.id, actor="user:1")
+    assert states(machine) == {"active"}
+    assert selectors.signing_key(machine.device).raw == machine.keys.public.signing.raw
+    assert selectors.encapsulation_key(machine.device).raw == machine.keys.public.encapsulation.raw
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_revoking_ends_every_key_for_good_with_the_reason(site: Site, reason: Reason) -> None:
+    machine = enrolled(site)
+    assert machine.device is not None
+    services.revoke_device(device_id=machine.device.id, actor="user:2", reason=reason)
+    assert states(machine) == {"compromised" if reason == Reason.KEY_COMPROMISE else "deactivated"}
+    assert set(Revocation.objects.values_list("reason", "actor")) == {(str(reason), "user:2")}
+    assert AuditEntry.objects.get(event="device.revoked").details["reason"] == reason
+    for event in (services.suspend_device, services.reinstate_device, services.approve_device):
+        with pytest.raises(InvalidTransitionError):
+            event(device_id=machine.device.id, actor="user:1")
+
+
+def test_a_compromise_says_from_when_nothing_may_be_believed(site: Site) -> None:
+    machine = enrolled(site)
+    assert machine.device is not None
+    since = datetime.now(UTC) - timedelta(days=2)
+    services.revoke_device(
+        device_id=machine.device.id, actor="user:2", reason=Reason.KEY_COMPROMISE, invalid_from=since
+    )
+    key = device_keys(str(machine.device.id), epoch=1)["signing"]
+    standing = key_standing(Key.objects.select_related("revocation").get(pk=key.pk))
+    assert standing.invalid_from == since
+    assert standing.revoked_at is not None
+
+
+def test_a_suspended_device_can_be_revoked(site: Site) -> None:
+    machine = enrolled(site)
+    assert machine.device is not None
+    services.suspend_device(device_id=machine.device.id, actor="user:1")
+    services.revoke_device(device_id=machine.device.id, actor="user:1", reason=Reason.PRIVILEGE_WITHDRAWN)
+    assert states(machine) == {"deactivated"}
+
+
+def test_a_device_that_does_not_exist_cannot_be_approved(federation: Federation) -> None:
+    with pytest.raises(NotFoundError):
+        services.approve_device(device_id=uuid4(), actor="user:1")
+
+
+def test_the_fleet_shows_what_people_need(site: Site) -> None:
+    active, waiting = enrolled(site), Machine.with_claim(site)
+    waiting.finish(waiting.begin())
+    rows = {row.id: row for row in selectors.fleet(site.federation)}
+    assert active.device is not None and waiting.device is not None
+    row = rows[str(active.device.id)]
+    assert (row.state, row.site, row.suite, row.key_epoch) == ("active", "cleveland", "hybrid", 1)
+    assert row.certificate_not_after_at is not None
+    assert row.fingerprint == active.keys.public.signing.fingerprint
+    assert rows[str(waiting.device.id)].certificate_not_after_at is None
+    assert selectors.active_devices(site.federation) == [active.device]
+
+
+def test_a_device_is_silent_when_it_was_not_heard_of_for_long(site: Site) -> None:
+    machine = enrolled(site)
+    device = services.get_device(machine.device.id)  # type: ignore[union-attr]
+    now = datetime.now(UTC)
+    assert not selectors.is_silent(device, now=now)
+    assert selectors.is_silent(device, now=now + timedelta(minutes=2))
+    device.state = "suspended"
+    assert not selectors.is_silent(device, now=now + timedelta(minutes=2))
+
+
+def test_both_forms_of_a_claim_carry_the_anchor_and_the_server(site: Site) -> None:
+    _, code = claims.create_claim(site=site, device_class="workstation", actor="user:1")
+    read = parse_claim(format_uri(code))
+    assert read.anchor == server_verify_key(Purpose.TRUST).key_id
+    assert (read.site, read.device_class, read.server) == ("cleveland", "workstation", "http://127.0.0.1:8750")
+    assert parse_claim(format_code(code)).mac_key == code.mac_key
+
+
+def test_a_claim_for_longer_than_a_day_or_a_strange_class_is_refused(site: Site) -> None:
+    with pytest.raises(StateError):
+        claims.create_claim(site=site, device_class="workstation", actor="user:1", lifetime=timedelta(days=2))
+    with pytest.raises(MalformedMessageError):
+        claims.create_claim(site=site, device_class="Work station", actor="user:1")
+    assert not Claim.objects.exists()
+
+
+def test_an_order_in_csv_makes_all_codes_or_none(site: Site) -> None:
+    rows = claims.parse_rows("site,device_class,count\ncleveland,workstation,2\ncleveland,gateway\n")
+    assert rows == [ClaimRow("cleveland", "workstation", 2), ClaimRow("cleveland", "gateway", 1)]
+    assert len(claims.create_claims(federation=site.federation, rows=rows, actor="user:1")) == 3
+    with pytest.raises(NotFoundError):
+        claims.create_claims(
+            federation=site.federation, rows=[*rows, ClaimRow("nowhere", "gateway", 1)], actor="user:1"
+        )
+    assert Claim.objects.count() == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["", "site\ncleveland\n", "site,device_class,count\ncleveland,x,0\n", "site,device_class\n,x\n"]
+)
+def test_an_order_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(MalformedMessageError):
+        claims.parse_rows(text)
+
+
+def test_a_used_claim_cannot_be_cancelled(site: Site) -> None:
+    machine = enrolled(site)
+    with pytest.raises(NotFoundError):
+        claims.cancel_claim(claim_id=machine.claim.id, actor="user:1")

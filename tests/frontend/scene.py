@@ -1,0 +1,204 @@
+"""A federation as the pages meet it, made of rows and real transitions; no cryptography, no worker."""
+
+import hashlib
+from datetime import timedelta
+from uuid import uuid4
+
+from django.db import transaction
+from django.utils import timezone
+
+from controlplane.audit.services import record
+from controlplane.transitions import apply_transition
+from devices.models import Device, Federation, Site
+from keys.models import Key, Owner
+from latticeward.lifecycle import DEVICE, PARTICIPANT, ROUND, TRAINING, DeviceState
+from rounds.models import ModelVersion, Participant, Round, Training
+
+HOSPITALS = ("Cleveland", "Hungary", "Switzerland", "VA Long Beach")
+COMPARISON = {
+    "metric": "auc",
+    "pooled": 0.886,
+    "central": 0.891,
+    "single": {"Cleveland": 0.862, "Hungary": 0.855, "Switzerland": 0.641, "VA Long Beach": 0.742},
+    "warnings": {"Switzerland": "only 37 patients in the held-out part, 2 of them without the disease"},
+}
+
+
+def make_federation(hospitals: tuple[str, ...] = HOSPITALS) -> Federation:
+    """A federation whose hospitals have one active device each."""
+    now = timezone.now()
+    federation = Federation.objects.create(slug="heart", name="Heart disease, four hospitals", created_at=now)
+    for name in hospitals:
+        slug = name.lower().replace(" ", "-")
+        site = Site.objects.create(federation=federation, slug=slug, name=name, created_at=now)
+        make_device(site, f"edge-{site.slug}")
+    return federation
+
+
+def make_device(site: Site, name: str, *, state: str = DeviceState.ACTIVE, seen: bool = True) -> Device:
+    """A device with its signing key."""
+    now = timezone.now()
+    device = Device.objects.create(
+        id=uuid4(),
+        site=site,
+        name=name,
+        device_class="edge",
+        state=state,
+        suite="hybrid",
+        requested_at=now - timedelta(minutes=4),
+        activated_at=now if state == DeviceState.ACTIVE else None,
+        last_seen_at=now if seen else None,
+    )
+    Key.objects.create(
+        owner=Owner.DEVICE,
+        subject_id=str(device.id),
+        purpose="signing",
+        algorithm="mldsa65-ed25519",
+        key_id=hashlib.sha256(str(device.id).encode()).hexdigest(),
+        public_key=b"public",
+        created_at=now,
+    )
+    return device
+
+
+def ask_to_enrol(site: Site, name: str) -> Device:
+    """A device that waits for a person, with its ledger entry."""
+    device = make_device(site, name, state=DEVICE.initial, seen=False)
+    with transaction.atomic():
+        record(
+            "device.requested",
+            actor=f"device:{device.id}",
+            feed=site.federation.feed,
+            subject=("device", device.id),
+            details={"site": site.name},
+        )
+    return device
+
+
+def make_training(
+    federation: Federation, *, rounds_max: int = 15, comparison: dict[str, object] | None = None
+) -> Training:
+    """A running training."""
+    training = Training.objects.create(
+        federation=federation,
+        title="Heart disease",
+        job="heart",
+        plan=b"plan",
+        plan_digest=bytes(32),
+        suite="hybrid",
+        quorum=3,
+        metric="auc",
+        rounds_max=rounds_max,
+        comparison=comparison,
+        created_by="system",
+    )
+    for event in ("submit", "start"):
+        apply_transition(training, TRAINING, event, actor="worker:authority", feed=federation.feed)
+    return training
+
+
+def open_round(training: Training, *, kind: str = "training") -> Round:
+    """The training's next round, recruiting."""
+    last = training.rounds.order_by("-number").first()
+    number = last.number + 1 if last else 1
+    now = timezone.now()
+    opened = Round.objects.create(
+        training=training,
+        number=number,
+        kind=kind,
+        quorum=training.quorum,
+        base_model=training.models.order_by("-number").first(),
+        base_model_digest=bytes(32),
+        assignment=b"assignment",
+        recipient_key=b"key",
+        metric_name=training.metric,
+        collecting_due_at=now + timedelta(seconds=180),
+    )
+    devices = Device.objects.filter(site__federation=training.federation, state=DeviceState.ACTIVE)
+    Participant.objects.bulk_create([Participant(round=opened, device=device) for device in devices])
+    details = {"training": str(training.id), "number": number, "kind": kind}
+    move(opened, "open", details=details, opened_at=now)
+    move(opened, "recruit", state_due_at=now + timedelta(seconds=60))
+    return opened
+
+
+def move(current: Round, event: str, *, details: dict[str, object] | None = None, **columns: object) -> None:
+    """Apply one event of the round's machine."""
+    merged = {"number": current.number, **(details or {})}
+    apply_transition(current, ROUND, event, actor="worker:aggregate", feed=current.feed, details=merged, **columns)
+
+
+def join_all(current: Round) -> None:
+    """Every device joins; the round then collects."""
+    for participant in current.participants.select_related("device__site"):
+        step(participant, "join")
+    move(current, "begin_collecting", state_due_at=current.collecting_due_at)
+
+
+def step(participant: Participant, event: str, *, code: str = "") -> None:
+    """Apply one event of the participant's machine."""
+    details = {"device": str(participant.device_id), "site": participant.device.site.name}
+    apply_transition(
+        participant,
+        PARTICIPANT,
+        event,
+        actor="worker:intake",
+        feed=participant.round.feed,
+        details=details | ({"code": code} if code else {}),
+        code=code,
+    )
+
+
+def count_update(current: Round, site_name: str) -> None:
+    """A hospital's update arrives and is counted."""
+    participant = current.participants.select_related("device__site").get(device__site__name=site_name)
+    step(participant, "submit")
+    step(participant, "accept")
+    Round.objects.filter(pk=current.pk).update(last_update_at=timezone.now())
+
+
+def publish(current: Round, value: float) -> None:
+    """The round's result, with the metric of the model that it began with."""
+    move(current, "begin_aggregating", closed_at=timezone.now())
+    model = None
+    if current.kind == "training":
+        model = ModelVersion.objects.create(
+            training=current.training,
+            number=current.number,
+            weights_digest=bytes(32),
+            base_model_digest=bytes(32),
+            manifest=b"manifest",
+            signed_manifest=b"signed",
+            header=b"header",
+            body_blob="00",
+            body_bytes=1,
+            wrapped_content_key=b"key",
+        )
+    move(
+        current,
+        "publish",
+        details={"training": str(current.training_id), "kind": current.kind},
+        model=model,
+        metric_value=value,
+        metric_support={"hospitals": 4, "patients": 276},
+        signed_record=b"signed record",
+        published_at=timezone.now(),
+        state_due_at=None,
+    )
+
+
+def run_round(training: Training, value: float, *, kind: str = "training") -> Round:
+    """A whole round in which every hospital's update counts."""
+    current = open_round(training, kind=kind)
+    join_all(current)
+    for participant in current.participants.select_related("device__site"):
+        count_update(current, participant.device.site.name)
+    publish(current, value)
+    return current
+
+
+def complete(training: Training) -> None:
+    """The training reaches its stop rule."""
+    apply_transition(
+        training, TRAINING, "complete", actor="worker:aggregate", feed=training.federation.feed, ended_at=timezone.now()
+    )

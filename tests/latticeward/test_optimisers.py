@@ -1,0 +1,107 @@
+"""Server optimisers against their papers' arithmetic, and their memory through its bytes."""
+
+import numpy as np
+import pytest
+
+from latticeward.errors import (
+    IncompatiblePlanError,
+    LayoutMismatchError,
+    MalformedMessageError,
+    NonFiniteUpdateError,
+)
+from latticeward.optimisers import OPTIMISERS, check_settings, server_step
+from latticeward.optimisers.state import OptimiserState
+
+WEIGHTS = np.array([1.0, -2.0, 0.0])
+UPDATES = [np.array([0.5, 0.0, -1.0]), np.array([-0.25, 1e-3, -1.0]), np.array([0.0, 0.0, 2.0])]
+
+
+def _run(settings: dict[str, float | str]) -> np.ndarray:
+    weights, state = WEIGHTS, OptimiserState()
+    for update in UPDATES:
+        weights, state = server_step(weights, update, state, settings)
+        state = OptimiserState.from_bytes(state.to_bytes(), size=3)
+    assert state.step == len(UPDATES)
+    return weights
+
+
+def test_fedavg_adds_the_mean() -> None:
+    np.testing.assert_array_equal(_run({"name": "fedavg"}), WEIGHTS + UPDATES[0] + UPDATES[1] + UPDATES[2])
+    np.testing.assert_allclose(_run({"name": "fedavg", "learning_rate": 0.5}), WEIGHTS + 0.5 * sum(UPDATES))
+
+
+def test_fedavgm_is_heavy_ball() -> None:
+    expected, velocity = WEIGHTS.copy(), np.zeros(3)
+    for update in UPDATES:
+        velocity = 0.8 * velocity + update
+        expected = expected + 0.3 * velocity
+    np.testing.assert_allclose(_run({"name": "fedavgm", "momentum": 0.8, "learning_rate": 0.3}), expected)
+
+
+@pytest.mark.parametrize("name", ["fedadam", "fedyogi"])
+def test_adaptive_steps_coordinate_by_coordinate(name: str) -> None:
+    rate, beta1, beta2, tau = 0.1, 0.9, 0.99, 1e-3
+    expected = []
+    for index, weight in enumerate(WEIGHTS.tolist()):
+        first, second = 0.0, tau**2
+        for update in UPDATES:
+            delta = float(update[index])
+            first = beta1 * first + (1 - beta1) * delta
+            if name == "fedadam":
+                second = beta2 * second + (1 - beta2) * delta**2
+            else:
+                second -= (1 - beta2) * delta**2 * float(np.sign(second - delta**2))
+            weight += rate * first / (second**0.5 + tau)
+        expected.append(weight)
+    np.testing.assert_allclose(_run({"name": name}), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMISERS))
+def test_steps_are_pure_and_known_to_the_table(name: str) -> None:
+    weights, update = WEIGHTS.copy(), UPDATES[0].copy()
+    state = OptimiserState()
+    moved, after = server_step(weights, update, state, {"name": name})
+    again, _ = server_step(weights, update, state, {"name": name})
+    assert np.array_equal(moved, again) and moved.dtype == np.float64
+    assert np.array_equal(weights, WEIGHTS) and np.array_equal(update, UPDATES[0])
+    assert (state.step, after.step) == (0, 1)
+    assert OPTIMISERS[name].name == name
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"name": "sgd"},
+        {"name": "fedavg", "momentum": 0.5},
+        {"name": "fedavg", "learning_rate": 0.0},
+        {"name": "fedavg", "learning_rate": "1"},
+        {"name": "fedavg", "learning_rate": True},
+        {"name": "fedavgm", "momentum": 1.0},
+        {"name": "fedadam", "tau": float("nan")},
+        {"name": "fedyogi", "beta2": -0.1},
+    ],
+)
+def test_refuses_settings_before_they_are_signed(settings: dict[str, float | str]) -> None:
+    with pytest.raises(IncompatiblePlanError):
+        check_settings(settings)
+
+
+def test_refuses_vectors_that_do_not_fit() -> None:
+    with pytest.raises(LayoutMismatchError):
+        server_step(WEIGHTS, np.zeros(2), OptimiserState(), {"name": "fedavg"})
+    with pytest.raises(LayoutMismatchError):
+        server_step(WEIGHTS, np.zeros(3, np.float32), OptimiserState(), {"name": "fedavg"})
+    state = OptimiserState(step=1, moments={"velocity": np.zeros(2)})
+    with pytest.raises(LayoutMismatchError):
+        server_step(WEIGHTS, np.zeros(3), state, {"name": "fedavgm"})
+    with pytest.raises(NonFiniteUpdateError):
+        server_step(WEIGHTS, np.full(3, 1e39), OptimiserState(), {"name": "fedavg"})
+
+
+def test_refuses_a_memory_of_another_model() -> None:
+    raw = OptimiserState(step=1, moments={"velocity": np.zeros(3)}).to_bytes()
+    with pytest.raises(MalformedMessageError):
+        OptimiserState.from_bytes(raw, size=4)
+    with pytest.raises(MalformedMessageError):
+        OptimiserState.from_bytes(raw + b"\0", size=3)

@@ -1,0 +1,178 @@
+"""Devices vanish, are revoked, or come late; the round ends by its deadline with the others or says why not."""
+
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from django.utils import timezone
+
+from devices.services import revoke_device, suspend_device
+from keys.models import Reason
+from latticeward.lifecycle import ParticipantState, RoundState, TrainingState
+from latticeward.messages import RoundRecord
+from latticeward.updates.encoding import accumulate
+from rounds.models import Contribution, Partial, Participant, Round
+from rounds.policy import GRACE
+from rounds.services import aggregation, coordination, intake, trainings
+from rounds.services.opening import codec_of, open_submission
+from rounds.services.partials import load_partial
+from tests.rounds.cohort import Cohort
+
+pytestmark = pytest.mark.django_db
+
+
+def make_due(current: Round, *, by: timedelta = timedelta(seconds=1)) -> None:
+    Round.objects.filter(pk=current.pk).update(state_due_at=timezone.now() - by)
+
+
+def states(current: Round) -> list[str]:
+    return sorted(Participant.objects.filter(round=current).values_list("state", flat=True))
+
+
+def test_a_device_that_vanishes_is_dropped_at_the_due_time_and_the_others_publish(cohort: Cohort) -> None:
+    current = cohort.collecting(cohort.train())
+    for hospital in cohort.hospitals[:3]:
+        hospital.contribute(current)
+    assert coordination.advance_round(current.id) is None  # the fourth may still come
+    make_due(current)
+    published = cohort.publish(current)
+    assert states(published) == ["accepted"] * 3 + ["dropped"]
+    record = RoundRecord.from_bytes(bytes(published.record))
+    assert sorted((row["outcome"], row["code"]) for row in record.participants)[-1] == ("dropped", "late")
+
+
+def test_without_quorum_the_round_fails_at_its_due_time_and_the_next_one_opens(cohort: Cohort) -> None:
+    training = cohort.train()
+    current = cohort.collecting(training)
+    for hospital in cohort.hospitals[:2]:
+        hospital.contribute(current)
+    make_due(current)
+    assert coordination.advance_round(current.id) == "fail"
+    current = cohort.look(current)
+    assert (current.state, current.failure_code) == (RoundState.FAILED, "quorum_not_met")
+    following = trainings.advance_training(training.id)
+    assert following is not None and following.number == current.number + 1
+
+
+def test_a_training_ends_when_its_rounds_keep_failing(cohort: Cohort) -> None:
+    training = cohort.train()
+    for _ in range(3):
+        current = cohort.open_round(training)
+        make_due(current)
+        assert coordination.advance_round(current.id) == "fail"
+    assert trainings.advance_training(training.id) is None
+    training.refresh_from_db()
+    assert training.state == TrainingState.FAILED
+
+
+def test_what_arrived_before_the_due_time_and_is_never_processed_is_dropped_after_the_grace(cohort: Cohort) -> None:
+    current = cohort.collecting(cohort.train())
+    for hospital in cohort.hospitals[:3]:
+        hospital.contribute(current)
+    waiting = cohort.hospitals[3].submit(current, cohort.hospitals[3].prepare(current))
+    make_due(current)
+    assert coordination.advance_round(current.id) is None
+    make_due(current, by=GRACE)
+    assert coordination.advance_round(current.id) == "begin_aggregating"
+    waiting.refresh_from_db()
+    assert waiting.outcome == "dropped"
+    assert intake.process_update(waiting.id) is None  # too late to count
+
+
+@pytest.mark.parametrize("act", ["revoke", "suspend"])
+def test_a_device_that_loses_trust_is_taken_out_of_the_sum_again(cohort: Cohort, act: str) -> None:
+    current = cohort.collecting(cohort.train())
+    submissions = [hospital.contribute(current) for hospital in cohort.hospitals]
+    vectors = [open_submission(submission).vector for submission in submissions]
+    device = cohort.hospitals[1].device
+    if act == "revoke":
+        revoke_device(device_id=device.id, actor="user:1", reason=Reason.PRIVILEGE_WITHDRAWN)
+    else:
+        suspend_device(device_id=device.id, actor="user:1", why="lost")
+    published = cohort.publish(current)
+    assert states(published) == ["accepted"] * 3 + ["excluded"]
+    codec = codec_of(published.training.round_plan)
+    expected = codec.empty_sum()
+    accumulate(expected, *(vector for index, vector in enumerate(vectors) if index != 1))
+    total = codec.empty_sum()
+    for partial in Partial.objects.filter(round=published):
+        accumulate(total, load_partial(partial, codec.dtype))
+    assert np.array_equal(total, expected)
+    outcome = next(
+        row for row in RoundRecord.from_bytes(bytes(published.record)).participants if row["outcome"] == "excluded"
+    )
+    assert outcome["device_id"] == str(device.id)
+    assert outcome["submission_digest"] is None
+
+
+def test_the_quorum_is_checked_again_after_an_exclusion(cohort: Cohort) -> None:
+    current = cohort.collecting(cohort.train(quorum=4, k_hospitals=4))
+    for hospital in cohort.hospitals:
+        hospital.contribute(current)
+    suspend_device(device_id=cohort.hospitals[0].device.id, actor="user:1", why="lost")
+    assert coordination.advance_round(current.id) == "fail"
+    assert cohort.look(current).failure_code == "quorum_not_met"
+
+
+def test_a_device_suspended_after_the_door_is_not_counted(cohort: Cohort) -> None:
+    current = cohort.collecting(cohort.train())
+    hospital = cohort.hospitals[0]
+    submission = hospital.submit(current, hospital.prepare(current))
+    suspend_device(device_id=hospital.device.id, actor="user:1", why="lost")
+    intake.process_update(submission.id)
+    assert not Contribution.objects.exists()
+    coordination.advance_round(current.id)
+    assert Participant.objects.get(round=current, device=hospital.device).state == ParticipantState.EXCLUDED
+
+
+def test_a_revocation_after_the_close_changes_nothing_in_the_round(cohort: Cohort) -> None:
+    current = cohort.collecting(cohort.train())
+    for hospital in cohort.hospitals:
+        hospital.contribute(current)
+    assert coordination.advance_round(current.id) == "begin_aggregating"
+    suspend_device(device_id=cohort.hospitals[0].device.id, actor="user:1", why="lost")
+    assert coordination.advance_round(current.id) is None
+    assert states(current) == ["accepted"] * 4
+
+
+def test_everybody_vanishing_fails_the_round(cohort: Cohort) -> None:
+    current = cohort.collecting(cohort.train())
+    make_due(current)
+    assert coordination.advance_round(current.id) == "fail"
+    assert states(current) == ["dropped"] * 4
+
+
+def test_a_worker_that_dies_between_storing_and_committing_loses_and_doubles_nothing(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = cohort.collecting(cohort.train())
+    first, second = cohort.hospitals[:2]
+    first.contribute(current)
+    submission = second.submit(current, second.prepare(current))
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(intake.Contribution.objects, "create", die)
+        with pytest.raises(KeyboardInterrupt):
+            intake.process_update(submission.id)
+    assert Contribution.objects.count() == 1
+    assert Participant.objects.get(round=current, device=second.device).state == ParticipantState.SUBMITTED
+    intake.process_update(submission.id)  # what the sweep does after the restart
+    for hospital in cohort.hospitals[2:]:
+        hospital.contribute(current)
+    assert cohort.publish(current).state == RoundState.PUBLISHED
+
+
+def test_a_tampered_partial_stops_the_round_instead_of_publishing(cohort: Cohort) -> None:
+    current = cohort.collecting(cohort.train())
+    for hospital in cohort.hospitals:
+        hospital.contribute(current)
+    assert coordination.advance_round(current.id) == "begin_aggregating"
+    Contribution.objects.all()[0].delete()
+    with pytest.raises(AssertionError):
+        aggregation.aggregate_round(current.id)
+    make_due(current, by=GRACE)
+    assert coordination.advance_round(current.id) == "fail"
+    assert cohort.look(current).failure_code == "not_aggregated_in_time"
