@@ -33,6 +33,7 @@ FOLDERS: Final = ("db", "blobs", "vault", "agents", "logs")
 POLL_SECONDS: Final = 0.5
 ENROLMENT_SECONDS: Final = 90.0
 MODEL_SECONDS: Final = 30.0
+LEDGER_SECONDS: Final = 5.0
 _UNFINISHED: Final = ("draft", "signing", "running")
 
 
@@ -199,7 +200,7 @@ class Demo:
             comparison = compare(self._job.name, vector)
         api.put(f"/api/v1/trainings/{training['id']}/comparison", comparison)
         print_comparison(result_console(to_stderr=self._options.json), comparison, rounds=training["rounds_done"])
-        ledger = api.get("/api/v1/ledger")
+        ledger = self._settled_ledger(api)
         began = self._options.started_at
         return {
             "job": self._job.name,
@@ -236,6 +237,15 @@ class Demo:
         if any(vector.tobytes() != vectors[0].tobytes() for vector in vectors):
             raise DemoError("the hospitals hold different models under one number: the server must have lied to some")
         return vectors[0]
+
+    def _settled_ledger(self, api: OperatorApi) -> dict[str, Any]:
+        """The newest tree head, once every entry has its number; entries are numbered about once a second."""
+        deadline = time.monotonic() + LEDGER_SECONDS
+        while True:
+            head: dict[str, Any] = api.get("/api/v1/ledger")
+            if not head["waiting"] or time.monotonic() > deadline:
+                return head
+            time.sleep(0.1)
 
     def _memory(self) -> dict[str, float]:
         return {

@@ -8,6 +8,7 @@ Nothing is stored here: a subscriber that falls behind is closed and replays fro
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections import deque
@@ -56,6 +57,11 @@ class Subscription:
                 return None
         return self._events.popleft()
 
+    def end(self) -> None:
+        """Let the reader go: it gets what has arrived and then nothing more."""
+        self.overrun = True
+        self._news.set()
+
     def drain(self) -> None:
         """Forget what has arrived so far (the reader is about to look at the present state anyway)."""
         self._events.clear()
@@ -99,6 +105,14 @@ class Hub:
     def remove(self, subscription: Subscription) -> None:
         with self._lock:
             self._subscriptions.discard(subscription)
+
+    def end(self) -> None:
+        """Let all readers go, because the server stops; callable from any thread."""
+        with self._lock:
+            subscriptions = list(self._subscriptions)
+        for subscription in subscriptions:
+            with contextlib.suppress(RuntimeError):  # its loop has ended already
+                subscription.loop.call_soon_threadsafe(subscription.end)
 
     def dispatch(self, event: Event) -> None:
         """Hand an event to every subscriber that wants it; callable from any thread."""

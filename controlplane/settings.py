@@ -121,6 +121,8 @@ def _database(url: str) -> dict[str, Any]:
         return {
             "ENGINE": "controlplane.sqlite",
             "NAME": path,
+            # Opening costs a millisecond of pragmas, and threads of this one process come back again and again.
+            "CONN_MAX_AGE": None,
             "OPTIONS": {
                 "timeout": 30,
                 "transaction_mode": "IMMEDIATE",
@@ -148,16 +150,13 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # --- live events and nonces ----------------------------------------------------------------------------------------
 
 LIVE_URL = ENVIRONMENT.live_url
-if LIVE_URL:
-    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": LIVE_URL}}
-else:
-    CACHES = {
-        "default": {
-            "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
-            # A culled nonce could be replayed, so the store must hold every nonce of its window.
-            "OPTIONS": {"MAX_ENTRIES": 1_000_000},
-        }
-    }
+_LOCAL_CACHE: dict[str, Any] = {
+    "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+    # A culled nonce could be replayed, so the store must hold every nonce of its window.
+    "OPTIONS": {"MAX_ENTRIES": 1_000_000},
+}
+_SHARED_CACHE: dict[str, Any] = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": LIVE_URL}
+CACHES = {"default": _SHARED_CACHE if LIVE_URL else _LOCAL_CACHE}
 
 # --- workers -------------------------------------------------------------------------------------------------------
 
@@ -227,7 +226,7 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _SECURE else No
 
 # --- logging -------------------------------------------------------------------------------------------------------
 
-LOGGING = {
+LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},

@@ -6,7 +6,7 @@ from celery import shared_task
 
 from devices import services
 from devices.models import Device
-from keys.tasks import keep_authority_current
+from keys.tasks import keep_authority_current, publish_revocations
 from latticeward.lifecycle import DeviceState
 
 
@@ -21,5 +21,6 @@ def sweep() -> None:
     """Expire what is over, keep the authority current, and enqueue again what a crash left approved."""
     services.expire_enrolments()
     keep_authority_current.delay()
+    publish_revocations.delay()
     for device_id in Device.objects.filter(state=DeviceState.APPROVED).values_list("id", flat=True):
         issue_device.delay(str(device_id))

@@ -14,12 +14,13 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from controlplane.audit.models import AuditFeed
+from devices.models import Site
 from frontend.comparison import Comparison, read_comparison
 from frontend.sentences import RoundFacts, say_round, say_training
-from frontend.words import Word, sentence_of_code, word_of
+from frontend.words import NOT_COUNTED, Word, sentence_of_code, word_of
 from latticeward.crypto.suites import Suite, get_suite
 from latticeward.errors import UnsupportedSuiteError
-from latticeward.lifecycle import ROUND, ParticipantState, RoundState, TrainingState
+from latticeward.lifecycle import PARTICIPANT, ROUND, ParticipantState, RoundState, TrainingState
 from rounds.models import Participant, Round, Training
 from rounds.selectors import metric_by_round
 
@@ -121,7 +122,11 @@ def read_round(current: Round, *, now: datetime, usual_seconds: float | None = N
     seats = []
     for participant in participants:
         counts[participant.state] += 1
+        # An aborted round leaves its participants where they were: they do not train any more.
+        over = current.state in ROUND.terminal and participant.state not in PARTICIPANT.terminal
         word = word_of("participant", participant.state)
+        if over and participant.state != ParticipantState.ACCEPTED:
+            word = NOT_COUNTED
         seats.append(Seat(participant, word, sentence_of_code(participant.code) or word.sentence))
     total = len(seats) - counts[ParticipantState.EXCLUDED]
     accepted = counts[ParticipantState.ACCEPTED]
@@ -178,8 +183,15 @@ def read_training(training: Training, *, now: datetime, with_metrics: bool = Tru
         current=current,
         rounds=rounds,
         metrics=metrics,
-        comparison=read_comparison(training.comparison),
+        comparison=_comparison(training),
     )
+
+
+def _comparison(training: Training) -> Comparison | None:
+    if not training.comparison:
+        return None
+    names = dict(Site.objects.filter(federation_id=training.federation_id).values_list("slug", "name"))
+    return read_comparison(training.comparison, names)
 
 
 def suite_of(name: str) -> Suite | None:

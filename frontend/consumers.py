@@ -14,6 +14,7 @@ is too slow is closed: a replay serves it better than a queue. Rights are looked
 
 import asyncio
 import json
+import logging
 import time
 from collections import OrderedDict
 from importlib import import_module
@@ -34,11 +35,14 @@ from frontend.topics import Topics, may_hear, parse_topics
 from latticeward.errors import MalformedMessageError
 from rounds.models import Round
 
-# Close codes, read by live.js: only the last two are worth a new try.
+logger = logging.getLogger(__name__)
+
+# Close codes, read by live.js: after the first three a new try cannot help.
 SIGN_IN_AGAIN: Final = 4401
 NO_RIGHT: Final = 4403
 BAD_TOPICS: Final = 4400
 TOO_SLOW: Final = 4408
+BROKEN: Final = 1011
 HEARTBEAT_SECONDS: Final = 20.0
 SEND_SECONDS: Final = 10.0
 REPLAY_LIMIT: Final = 500
@@ -113,6 +117,9 @@ class LiveConsumer(AsyncWebsocketConsumer):
             await self.close(TOO_SLOW)
         except TimeoutError:
             await self.close(TOO_SLOW)
+        except Exception:  # a page that hears nothing more must know it: closed, it tries again and says so
+            logger.exception("the live feed of a page broke")
+            await self.close(BROKEN)
 
     async def _replay(self) -> None:
         missed = await database_sync_to_async(self._missed)()

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from django.db.models import Exists, OuterRef
+
 from devices.models import Device, Federation, Site
-from devices.selectors import SILENT_AFTER, speakable
+from devices.selectors import SILENT_AFTER
 from frontend.words import WORK_OF, Word, word_of
 from keys.models import Key
-from latticeward.lifecycle import ROUND, DeviceState, ParticipantState, TrainingState
+from latticeward.crypto.secret_key import speakable
+from latticeward.lifecycle import ROUND, DeviceState, ParticipantState, RoundState, TrainingState
 from rounds.models import Participant, Round
 
 LATE_FOR: Final = timedelta(minutes=10)
@@ -108,9 +111,15 @@ def _working() -> dict[object, str]:
 
 
 def failed_rounds(limit: int = 5) -> list[Round]:
-    """The newest failed rounds of trainings that still run or failed; one query."""
+    """The newest rounds whose failure nothing has mended yet; one query.
+
+    A later published round of the same training mends it; a training that was stopped or completed needs nobody.
+    """
+    later = Round.objects.filter(
+        training=OuterRef("training"), number__gt=OuterRef("number"), state=RoundState.PUBLISHED
+    )
     failed = Round.objects.filter(
-        state="failed", training__state__in=(TrainingState.RUNNING, TrainingState.FAILED)
+        ~Exists(later), state=RoundState.FAILED, training__state__in=(TrainingState.RUNNING, TrainingState.FAILED)
     ).select_related("training")
     return list(
         failed.only("number", "state", "failure_code", "closed_at", "training__title").order_by("-created_at")[:limit]

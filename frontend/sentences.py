@@ -32,7 +32,12 @@ class RoundFacts:
 
     @property
     def name(self) -> str:
-        return f"Evaluation round {self.number}" if self.kind == "evaluation" else f"Round {self.number}"
+        return name_round(self.kind, self.number)
+
+
+def name_round(kind: str, number: int) -> str:
+    """Such as "Round 7"; a round that only measures says so."""
+    return f"Evaluation round {number}" if kind == "evaluation" else f"Round {number}"
 
 
 def say_round(facts: RoundFacts, now: datetime) -> str:

@@ -54,6 +54,8 @@ PARTICIPANT: Final[Mapping[str, Word]] = {
     ParticipantState.EXCLUDED: Word("excluded", "stop", "bad", "Its update was taken out of the round again."),
 }
 
+NOT_COUNTED: Final = Word("not counted", "circle", "quiet", "The round ended before an update of it was counted.")
+
 CREDENTIAL: Final[Mapping[str, Word]] = {
     DeviceState.PENDING: Word("pending", "hand", "warn", "Waits for a person's approval."),
     DeviceState.APPROVED: Word("approved", "pen", "active", "Approved; the certificate is being made."),

@@ -3,7 +3,7 @@
 What a new installation gets, in one transaction:
 
 - the trust anchor (composite), which signs trust statements and nothing else;
-- the root (ML-DSA-87) and the issuing authority with its status responder (X.509);
+- the root (ML-DSA-87) and the issuing authority (X.509); ``publication.py`` adds the status responder;
 - one composite key for each of ``ANCHORED``, named by the trust statement;
 - a receipt key of 24 hours, certified by the key-statement key, made anew twice a day.
 
@@ -27,10 +27,8 @@ from latticeward.crypto.certificate import PROFILES, fingerprint, serial_of
 from latticeward.crypto.certificate_keys import CertificateSigningKey
 from latticeward.crypto.issuing import (
     ISSUING_LIFETIME,
-    RESPONDER_LIFETIME,
     ROOT_LIFETIME,
     make_issuing,
-    make_responder,
     make_root,
 )
 from latticeward.crypto.keys import CompositeSigningKey
@@ -73,7 +71,6 @@ def _found(federation_id: UUID, federation: str, actor: str, profile_name: str) 
     profile = PROFILES[profile_name]
     root = CertificateSigningKey.generate(profile.root)
     issuing = CertificateSigningKey.generate(profile.issuing)
-    responder = CertificateSigningKey.generate(profile.responder)
     root_der = make_root(root, name=f"Latticeward root of {federation}", now=now)
     issuing_der = make_issuing(
         issuing.public_raw,
@@ -83,9 +80,6 @@ def _found(federation_id: UUID, federation: str, actor: str, profile_name: str) 
         root_key=root,
         now=now,
     )
-    responder_der = make_responder(
-        responder.public_raw, algorithm=responder.algorithm, issuing=issuing_der, issuing_key=issuing, now=now
-    )
     with transaction.atomic():
         authority = Authority(federation_id=federation_id, federation=federation, profile=profile_name, created_at=now)
         authority.save(force_insert=True)
@@ -93,7 +87,6 @@ def _found(federation_id: UUID, federation: str, actor: str, profile_name: str) 
         for purpose, secret, der, lifetime in (
             ("root", root, root_der, ROOT_LIFETIME),
             ("issuing", issuing, issuing_der, ISSUING_LIFETIME),
-            ("responder", responder, responder_der, RESPONDER_LIFETIME),
         ):
             key = keep_key(
                 authority,

@@ -4,8 +4,8 @@ from controlplane.audit.sequencing import BATCH, sequence_entries, sign_head
 from keys.models import Authority
 from keys.services import signing_key
 from latticeward.crypto.signing import Purpose
-from latticeward.ledger.checkpoint import Checkpoint as TreeHead
 from latticeward.ledger.checkpoint import sign_checkpoint
+from latticeward.trust import ledger_origin
 
 
 def keep_ledger() -> None:
@@ -15,13 +15,5 @@ def keep_ledger() -> None:
         return
     while sequence_entries() == BATCH:
         pass
-    sign_head(ledger_origin(authority), _sign)
-
-
-def _sign(head: TreeHead) -> str:
-    return sign_checkpoint(head, key=signing_key(Purpose.CHECKPOINT))
-
-
-def ledger_origin(authority: Authority) -> str:
-    """The name of this federation's ledger, as it stands in every checkpoint."""
-    return f"latticeward/{authority.federation_id}"
+    origin, key = ledger_origin(str(authority.federation_id)), signing_key(Purpose.CHECKPOINT)
+    sign_head(lambda size, root: sign_checkpoint(origin=origin, size=size, root=root, key=key))

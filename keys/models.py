@@ -101,6 +101,32 @@ class Revocation(models.Model):
     invalid_from = models.DateTimeField(null=True, help_text="for a compromise: nothing signed from then on counts")
 
 
+class RevocationList(models.Model):
+    """A signed X.509 revocation list, as handed out."""
+
+    number = models.BigIntegerField(primary_key=True)
+    der = models.BinaryField()
+    issued_at = models.DateTimeField()
+    next_at = models.DateTimeField()
+
+
+class StatusAnswer(models.Model):
+    """A signed OCSP answer about one certificate, made ahead of the question."""
+
+    certificate = models.ForeignKey(Certificate, on_delete=models.CASCADE, related_name="status_answers")
+    digest_name = models.TextField(help_text="the digest that the client asks with")
+    der = models.BinaryField()
+    is_revoked = models.BooleanField()
+    renew_at = models.DateTimeField()
+    next_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["certificate", "digest_name"], name="one_answer_a_certificate_and_digest")
+        ]
+        indexes = [models.Index(fields=["renew_at"])]
+
+
 class StatementKind(models.TextChoices):
     """What a statement speaks about."""
 

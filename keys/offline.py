@@ -7,11 +7,9 @@ from django.db import transaction
 from controlplane.audit.services import record
 from keys import vault
 from keys.models import Authority, Key, Owner
-from keys.services import forget_loaded_keys, open_secret
+from keys.services import forget_loaded_keys, open_secret, require_seed_of
 from latticeward import canonical
 from latticeward.canonical import Fields
-from latticeward.crypto.certificate_keys import CertificateSigningKey
-from latticeward.crypto.keys import CompositeSigningKey
 from latticeward.crypto.passphrase import lock, unlock
 from latticeward.crypto.signing import Purpose
 from latticeward.errors import CustodyError
@@ -80,16 +78,10 @@ def _matching_seeds(rows: list[Key], file: bytes, passphrase: str) -> dict[str, 
     seeds = dict(fields.map("seeds"))
     fields.end()
     for key in rows:
-        seed = seeds.get(key.key_id, b"")
-        if not seed or _public_of(key, seed) != bytes(key.public_key):
+        if key.key_id not in seeds:
             raise CustodyError(f"the file does not hold the {key.purpose} key {key.key_id[:12]}")
+        require_seed_of(key, seeds[key.key_id])
     return seeds
-
-
-def _public_of(key: Key, seed: bytes) -> bytes:
-    if key.purpose == "root":
-        return CertificateSigningKey.from_seed(seed, key.algorithm).public_raw
-    return CompositeSigningKey.from_seed(seed, key.algorithm).verify_key.raw
 
 
 def _record(what: str, rows: list[Key], actor: str) -> None:

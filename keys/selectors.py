@@ -8,13 +8,14 @@ from uuid import UUID
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from keys.models import Certificate, Key, Owner, Statement, StatementKind
+from keys.models import Certificate, Key, Owner, RevocationList, Statement, StatementKind, StatusAnswer
 from latticeward.crypto.keys import (
     AuthenticationVerifyKey,
     ClassicalVerifyKey,
     CompositeVerifyKey,
     EncapsulationKey,
 )
+from latticeward.crypto.revocation import RevokedCertificate, StatusQuestion, require_about
 from latticeward.crypto.signing import Purpose
 from latticeward.device_keys import DevicePublicKeys
 from latticeward.errors import CustodyError, NotFoundError
@@ -131,6 +132,48 @@ def device_statement(subject_id: str, *, epoch: int) -> bytes:
     if row is None:
         raise NotFoundError(f"device {subject_id} has no key statement of epoch {epoch}")
     return bytes(row.signed)
+
+
+def revoked_certificates(certificates: QuerySet[Certificate]) -> dict[str, RevokedCertificate]:
+    """Of some certificates those that are revoked, by serial."""
+    rows = certificates.filter(key__revocation__isnull=False).select_related("key__revocation")
+    return {
+        row.serial: RevokedCertificate(
+            serial=row.serial,
+            reason=row.key.revocation.reason,
+            revoked_at=row.key.revocation.revoked_at,
+            invalid_from=row.key.revocation.invalid_from,
+        )
+        for row in rows
+    }
+
+
+def newest_revocation_list() -> bytes:
+    """The X.509 revocation list, DER.
+
+    Raises:
+        NotFoundError: none has been signed yet.
+    """
+    row = RevocationList.objects.order_by("-number").first()
+    if row is None:
+        raise NotFoundError("no revocation list has been signed yet")
+    return bytes(row.der)
+
+
+def status_answer(question: StatusQuestion) -> bytes:
+    """The OCSP answer to a question, DER.
+
+    Raises:
+        NotFoundError: nothing is known about this certificate, or its answer has run out.
+        CertificateNotValidError: it is another authority's.
+    """
+    row = StatusAnswer.objects.filter(
+        certificate__serial=question.serial, digest_name=question.digest_name, next_at__gt=timezone.now()
+    ).first()
+    if row is None:
+        raise NotFoundError(f"there is no status of certificate {question.serial}")
+    require_about(question, bytes(row.der))
+    return bytes(row.der)
 
 
 def key_standing(key: Key) -> KeyStanding:

@@ -1,4 +1,4 @@
-"""Writes about keys: signing with the server's own, registering, binding, superseding and revoking anybody's.
+"""Writes about keys: signing with the server's own, registering, binding and revoking anybody's.
 
 Making the authority itself and keeping it current lives in ``ceremony.py``, and its two offline keys in
 ``offline.py``. Nothing here enqueues.
@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from threading import Lock
 from typing import Final
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
@@ -107,7 +108,23 @@ def open_secret(key: Key) -> bytes:
     """
     if key.wrapped_secret is None:
         raise CustodyError(f"the secret of the {key.purpose} key {key.key_id[:12]} is kept offline")
-    return vault.unwrap(bytes(key.wrapped_secret), purpose=key.purpose, row_id=str(key.id), algorithm=key.algorithm)
+    seed = vault.unwrap(bytes(key.wrapped_secret), purpose=key.purpose, row_id=str(key.id), algorithm=key.algorithm)
+    require_seed_of(key, seed)
+    return seed
+
+
+def require_seed_of(key: Key, seed: bytes) -> None:
+    """Check that a seed belongs to the public key of a row; the vault binds the row's id, not its other columns.
+
+    Raises:
+        CustodyError: it gives another public key.
+    """
+    if key.purpose in ("root", "issuing", "responder"):
+        public_raw = CertificateSigningKey.from_seed(seed, key.algorithm).public_raw
+    else:
+        public_raw = CompositeSigningKey.from_seed(seed, key.algorithm).verify_key.raw
+    if public_raw != bytes(key.public_key):
+        raise CustodyError(f"the secret of the {key.purpose} key {key.key_id[:12]} belongs to another public key")
 
 
 def register_device_keys(*, subject_id: str, keys: DevicePublicKeys, epoch: int, actor: str, feed: str) -> list[Key]:
@@ -208,6 +225,7 @@ def issue_certificate(
         issuing_key=CertificateSigningKey.from_seed(open_secret(issuer.key), issuer.key.algorithm),
         now=now,
         lifetime=lifetime,
+        public_url=settings.PUBLIC_URL,
     )
     not_after_at = min(now + lifetime, issuer.not_after_at)
     statement = KeyStatement(
@@ -269,23 +287,6 @@ def issue_certificate(
             },
         )
     return certificate
-
-
-def supersede_keys(*, subject_id: str, below_epoch: int, overlap: timedelta, actor: str, feed: str) -> None:
-    """Take older epochs out of use; they still verify what began before, until the overlap ends."""
-    now = timezone.now()
-    older = Key.objects.filter(subject_id=subject_id, epoch__lt=below_epoch, state=KeyState.ACTIVE)
-    for row in older:
-        apply_transition(
-            row,
-            KEY,
-            "supersede",
-            actor=actor,
-            feed=feed,
-            details={"purpose": row.purpose, "key_id": row.key_id, "epoch": row.epoch},
-            superseded_at=now,
-            overlap_until=now + overlap,
-        )
 
 
 def suspend_keys(*, subject_id: str, actor: str, feed: str) -> None:

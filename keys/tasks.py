@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from keys import ledger, rotation
+from keys import ledger, publication, rotation
 
 
 @shared_task(queue="authority")
@@ -15,3 +15,9 @@ def keep_authority_current() -> None:
 def sequence_ledger() -> None:
     """Number what waits, and sign the new head."""
     ledger.keep_ledger()
+
+
+@shared_task(queue="authority")
+def publish_revocations() -> None:
+    """Renew the revocation list and the status answers that have fallen due."""
+    publication.keep_published()

@@ -1,11 +1,18 @@
-"""What anybody may fetch from the authority."""
+"""What anybody may fetch from the authority: trust, the revocation list, the status of a certificate. All is signed."""
+
+import base64
+import binascii
 
 from django.http import HttpRequest, HttpResponse
-from django.views.decorators.http import require_GET
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_GET, require_POST
 
 from controlplane.errors import problem_response
-from keys.selectors import trust_document
-from latticeward.errors import LatticewardError
+from keys.selectors import newest_revocation_list, status_answer, trust_document
+from latticeward.crypto.revocation import malformed_answer, parse_status_question, unauthorized_answer
+from latticeward.errors import CertificateNotValidError, LatticewardError, MalformedMessageError, NotFoundError
+
+_OCSP_TYPE = "application/ocsp-response"
 
 
 @require_GET
@@ -16,3 +23,40 @@ def trust(request: HttpRequest) -> HttpResponse:
     except LatticewardError as error:
         return problem_response(error)
     return HttpResponse(document, content_type="application/cbor", headers={"Cache-Control": "no-cache"})
+
+
+@require_GET
+def revocation_list(request: HttpRequest) -> HttpResponse:
+    """The newest X.509 revocation list, DER."""
+    try:
+        der = newest_revocation_list()
+    except LatticewardError as error:
+        return problem_response(error)
+    return HttpResponse(der, content_type="application/pkix-crl", headers={"Cache-Control": "max-age=60"})
+
+
+@csrf_exempt
+@require_POST
+def ocsp(request: HttpRequest) -> HttpResponse:
+    """The status of one certificate (RFC 6960); the answer was signed ahead of the question."""
+    return _status(request.body)
+
+
+@require_GET
+def ocsp_by_address(request: HttpRequest, question: str) -> HttpResponse:
+    """The same with the question in the address, base64."""
+    try:
+        return _status(base64.b64decode(question, validate=True))
+    except binascii.Error:
+        return HttpResponse(malformed_answer(), content_type=_OCSP_TYPE)
+
+
+def _status(raw: bytes) -> HttpResponse:
+    # RFC 6960 has its own refusals, with HTTP status 200.
+    try:
+        answer = status_answer(parse_status_question(raw))
+    except MalformedMessageError:
+        answer = malformed_answer()
+    except (NotFoundError, CertificateNotValidError):
+        answer = unauthorized_answer()
+    return HttpResponse(answer, content_type=_OCSP_TYPE)

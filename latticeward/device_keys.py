@@ -7,9 +7,10 @@ appear in another, because a composite signature is only as strong as the promis
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from latticeward.canonical import Fields
+from latticeward.crypto.authentication import ED25519, ML_DSA_65
 from latticeward.crypto.keys import (
     AuthenticationSigningKey,
     AuthenticationVerifyKey,
@@ -21,9 +22,6 @@ from latticeward.crypto.keys import (
     EncapsulationKey,
 )
 from latticeward.errors import KeyUsageError, UnsupportedSuiteError
-
-AUTHENTICATION_ALGORITHM: Final = "ml-dsa-65"
-CLASSICAL_ALGORITHM: Final = "ed25519"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +36,8 @@ class DevicePublicKeys:
     def to_wire(self) -> dict[str, dict[str, Any]]:
         """Role to ``{"algorithm": text, "public_key": bytes}``."""
         return {
-            "authentication": _entry(AUTHENTICATION_ALGORITHM, self.authentication.raw),
-            "classical": _entry(CLASSICAL_ALGORITHM, self.classical.raw),
+            "authentication": _entry(ML_DSA_65, self.authentication.raw),
+            "classical": _entry(ED25519, self.classical.raw),
             "signing": _entry(self.signing.algorithm, self.signing.raw),
             "encapsulation": _entry(self.encapsulation.algorithm, self.encapsulation.raw),
         }
@@ -54,8 +52,8 @@ class DevicePublicKeys:
             KeyUsageError: a weak key, or key material shared between roles.
         """
         fields = Fields(value, "device keys")
-        authentication = _read(fields.map("authentication"), expected=AUTHENTICATION_ALGORITHM)
-        classical = _read(fields.map("classical"), expected=CLASSICAL_ALGORITHM)
+        authentication = _read(fields.map("authentication"), expected=ML_DSA_65)
+        classical = _read(fields.map("classical"), expected=ED25519)
         signing = _read(fields.map("signing"))
         encapsulation = _read(fields.map("encapsulation"))
         fields.end()

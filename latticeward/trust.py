@@ -281,6 +281,11 @@ class TrustStore:
         return max(candidates, key=lambda entry: entry.not_before).key
 
 
+def ledger_origin(federation_id: str) -> str:
+    """The name of a federation's ledger, the first line of each of its checkpoints."""
+    return f"latticeward/{federation_id}"
+
+
 def sign_trust(statement: TrustStatement, *, key: CompositeSigningKey) -> bytes:
     """Make the signed message of a trust statement; ``key`` is the anchor's."""
     return sign_message(statement.to_bytes(), purpose=Purpose.TRUST, key=key)

@@ -23,6 +23,10 @@ from rounds.services.intake import refuse_at_door, require_submitter
 from rounds.storage import BlobWriter, blob_path
 
 _HEX_DIGEST_CHARS: Final = 64
+# What changes the work of a device that is not named in the event.
+_NEWS_FOR_ALL: Final = frozenset(
+    {"round.recruiting", "round.collecting", "round.published", "round.failed", "round.aborted"}
+)
 
 
 async def work(call: Call) -> Reply:
@@ -32,8 +36,7 @@ async def work(call: Call) -> Reply:
         call,
         lambda: selectors.work_for(call.device),
         is_news=lambda answer: answer["token"] != seen,
-        wakes=lambda event: event["type"].startswith(("round.", "training.", "device."))
-        or event["data"].get("device") == str(call.device.id),
+        wakes=lambda event: event["type"] in _NEWS_FOR_ALL or event["data"].get("device") == str(call.device.id),
     )
 
 
@@ -121,11 +124,12 @@ async def _submit(call: Call) -> Reply:
 
 
 async def outcome(call: Call) -> Reply:
+    device = str(call.device.id)
     return await _long_poll(
         call,
         lambda: selectors.outcome_of(UUID(call.id), call.device),
         is_news=lambda answer: answer["state"] != "received",
-        wakes=lambda event: event["data"].get("submission") == call.id or event["type"].startswith("round."),
+        wakes=lambda event: event["data"].get("submission") == call.id or event["data"].get("device") == device,
     )
 
 

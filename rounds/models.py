@@ -144,6 +144,8 @@ class Submission(models.Model):
     via = models.TextField()
     receipt = models.BinaryField(help_text="the signed receipt, returned unchanged on a repeat")
     received_at = models.DateTimeField()
+    claim = models.UUIDField(null=True, help_text="of the worker that has taken it up")
+    claimed_until = models.DateTimeField(null=True)
     outcome = models.TextField(blank=True, help_text="accepted, refused, dropped or excluded; empty while undecided")
     code = models.TextField(blank=True)
     stage_seconds = models.JSONField(default=dict, help_text="measured: verify, open, validate, accumulate")

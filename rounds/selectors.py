@@ -58,7 +58,7 @@ def work_for(device: Device) -> dict[str, Any]:
             }
         )
     models = [
-        {"model": str(model_id), "training": str(training_id), "number": number, "weights_digest": bytes(digest).hex()}
+        {"model": str(model_id), "training": str(training_id), "number": number, "weights_digest": digest.hex()}
         for model_id, training_id, number, digest in _newest_models(device)
     ]
     answer = {"rounds": rounds, "models": models, "submissions": []}
@@ -74,8 +74,8 @@ def _newest_models(device: Device) -> list[tuple[UUID, UUID, int, bytes]]:
         .values_list("model_id", "model__training_id", "model__number", "model__weights_digest")[:5]
     )
     newest: dict[UUID, tuple[UUID, UUID, int, bytes]] = {}
-    for row in sealed:
-        newest.setdefault(row[1], row)
+    for model_id, training_id, number, digest in sealed:
+        newest.setdefault(training_id, (model_id, training_id, number, bytes(digest)))
     return list(newest.values())
 
 
@@ -86,7 +86,7 @@ def assignment_for(round_id: UUID, device: Device) -> tuple[bytes, bytes] | None
         .values_list("training__signed_plan", "signed_assignment")
         .first()
     )
-    return (bytes(row[0]), bytes(row[1])) if row and row[0] else None
+    return (bytes(row[0]), bytes(row[1])) if row and row[0] and row[1] else None
 
 
 def outcome_of(submission_id: UUID, device: Device) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def manifest_for(model_id: UUID, device: Device) -> tuple[bytes, bytes] | None:
         .values_list("model__signed_manifest", "stanza")
         .first()
     )
-    return (bytes(row[0]), bytes(row[1])) if row else None
+    return (bytes(row[0]), bytes(row[1])) if row and row[0] else None
 
 
 def model_blob_for(model_id: UUID, device: Device) -> str | None:
@@ -152,7 +152,7 @@ def record_for(round_id: UUID, device: Device) -> bytes | None:
         .values_list("signed_record", flat=True)
         .first()
     )
-    return bytes(row) if row else None
+    return bytes(row) if row is not None else None
 
 
 def seconds_of(current: Round) -> dict[str, float | None]:

@@ -60,7 +60,7 @@ def training_as_json(training: Training) -> dict[str, Any]:
 
 def round_as_json(current: Round) -> dict[str, Any]:
     """One round with its participants and how long its parts took."""
-    participants = [
+    participants: list[dict[str, Any]] = [
         {
             "device": str(participant.device_id),
             "site": participant.device.site.slug,

@@ -1,4 +1,4 @@
-"""Reading the ledger: what a page missed, and proofs."""
+"""Reading the ledger: what a page missed, pages of the tree, and proofs."""
 
 import base64
 from typing import Any
@@ -7,7 +7,7 @@ from uuid import UUID
 from controlplane.audit.models import AuditEntry, Checkpoint
 from controlplane.audit.sequencing import entry_bytes
 from controlplane.audit.services import as_live_event
-from latticeward.ledger.merkle import inclusion_proof
+from controlplane.audit.tree import consistency_path, inclusion_path
 
 
 def events_since(feed: str, seq: int, *, limit: int = 1000) -> list[dict[str, Any]]:
@@ -17,9 +17,29 @@ def events_since(feed: str, seq: int, *, limit: int = 1000) -> list[dict[str, An
 
 
 def leaf_hashes(size: int) -> list[bytes]:
-    """The first ``size`` leaf hashes, in order."""
+    """The first ``size`` leaf hashes, in order: for whoever wants to compute the whole tree again."""
     rows = AuditEntry.objects.filter(leaf_index__lt=size).order_by("leaf_index").values_list("leaf_hash", flat=True)
-    return [bytes(row) for row in rows]
+    return [bytes(row) for row in rows if row is not None]
+
+
+def entries_page(start: int, *, limit: int = 100) -> list[AuditEntry]:
+    """Numbered entries from leaf ``start`` on, in the tree's order, at most ``limit``."""
+    return list(AuditEntry.objects.filter(leaf_index__gte=start).order_by("leaf_index")[:limit])
+
+
+def entry_bytes_at(index: int) -> bytes | None:
+    """The canonical bytes behind leaf ``index``; None where the tree does not reach."""
+    entry = AuditEntry.objects.filter(leaf_index=index).first()
+    return entry_bytes(entry) if entry else None
+
+
+def consistency_between(old_size: int, new_size: int) -> list[str]:
+    """The proof, in hexadecimal, that the tree of ``new_size`` leaves begins with that of ``old_size``.
+
+    Raises:
+        ConsistencyProofError: the sizes are out of order, or the ledger is shorter.
+    """
+    return [item.hex() for item in consistency_path(old_size, new_size)]
 
 
 def inclusion_proof_of(entry_id: UUID) -> dict[str, Any] | None:
@@ -32,10 +52,9 @@ def inclusion_proof_of(entry_id: UUID) -> dict[str, Any] | None:
     head = Checkpoint.objects.order_by("-size").first()
     if entry is None or entry.leaf_index is None or head is None or head.size <= entry.leaf_index:
         return None
-    proof = inclusion_proof(leaf_hashes(head.size), entry.leaf_index)
     return {
         "entry": base64.urlsafe_b64encode(entry_bytes(entry)).decode().rstrip("="),
         "index": entry.leaf_index,
         "checkpoint": head.note,
-        "proof": [item.hex() for item in proof],
+        "proof": [item.hex() for item in inclusion_path(entry.leaf_index, head.size)],
     }

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from controlplane.audit.models import AuditEntry, Checkpoint, LedgerState
+from controlplane.audit.tree import consistency_path
 from latticeward import canonical
 from latticeward.instants import to_unix_milliseconds
-from latticeward.ledger.checkpoint import Checkpoint as TreeHead
-from latticeward.ledger.merkle import Frontier, leaf_hash
+from latticeward.ledger.merkle import EMPTY_ROOT, Frontier, leaf_hash, verify_consistency
 
 BATCH: Final = 1000
 
@@ -48,34 +48,57 @@ def sequence_entries() -> int:
         waiting = list(AuditEntry.objects.filter(leaf_index__isnull=True).order_by("recorded_at", "feed_seq")[:BATCH])
         if not waiting:
             return 0
-        frontier = _frontier(state)
+        frontier = Frontier.from_bytes(bytes(state.frontier))
         for entry in waiting:
             entry.leaf_index = frontier.size
             entry.leaf_hash = leaf_hash(entry_bytes(entry))
             frontier.append(entry.leaf_hash)
-        AuditEntry.objects.bulk_update(waiting, ["leaf_index", "leaf_hash"], batch_size=100)
+        _write_leaves(waiting)
         LedgerState.objects.filter(pk=1).update(size=frontier.size, frontier=frontier.to_bytes())
     return len(waiting)
 
 
-def sign_head(origin: str, sign: Callable[[TreeHead], str]) -> Checkpoint | None:
+def sign_head(sign: Callable[[int, bytes], str]) -> Checkpoint | None:
     """Sign the tree's present head if it grew since the last checkpoint.
 
+    The stored leaves must lead from the last signed root to the frontier's, so that entries changed behind the
+    product's back are found here and never signed over.
+
     Args:
-        origin: name of this ledger.
-        sign: makes the signed note; the caller holds the key.
+        sign: makes the signed note of a size and a 32-byte root; the caller holds the key. Called only when there is
+            something to sign.
+
+    Returns:
+        The new checkpoint, or None when there is nothing to sign.
+
+    Raises:
+        LedgerError: the tree does not extend the one that was signed last; nothing was signed.
     """
     state = LedgerState.objects.filter(pk=1).first()
-    if state is None or state.size == 0 or Checkpoint.objects.filter(size__gte=state.size).exists():
+    last = Checkpoint.objects.order_by("-size").first()
+    if state is None or state.size <= (last.size if last else 0):
         return None
-    frontier = _frontier(state)
-    root = frontier.root()
-    head = TreeHead(origin=origin, size=frontier.size, root=root)
-    kept: Any = Checkpoint.objects.get_or_create(
-        size=frontier.size, defaults={"root": root, "note": sign(head), "signed_at": datetime.now(UTC)}
+    frontier = Frontier.from_bytes(bytes(state.frontier))
+    old_size, old_root = (last.size, bytes(last.root)) if last else (0, EMPTY_ROOT)
+    verify_consistency(
+        old_size=old_size,
+        old_root=old_root,
+        new_size=frontier.size,
+        new_root=frontier.root,
+        proof=consistency_path(old_size, frontier.size),
     )
-    return kept[0]
+    note = sign(frontier.size, frontier.root)
+    # Of two signers that meet here the first one's note stays: the same tree, and what was served must not change.
+    return Checkpoint.objects.get_or_create(
+        size=frontier.size, defaults={"root": frontier.root, "note": note, "signed_at": datetime.now(UTC)}
+    )[0]
 
 
-def _frontier(state: LedgerState) -> Frontier:
-    return Frontier.from_bytes(bytes(state.frontier)) if state.size else Frontier()
+def _write_leaves(entries: list[AuditEntry]) -> None:
+    # One prepared statement for all: a tenth of the time of bulk_update's CASE expressions.
+    prepare = AuditEntry._meta.get_field("id").get_db_prep_value
+    rows: list[Any] = [(entry.leaf_index, entry.leaf_hash, prepare(entry.id, connection)) for entry in entries]
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "UPDATE audit_auditentry SET leaf_index = %s, leaf_hash = %s WHERE id = %s AND leaf_index IS NULL", rows
+        )

@@ -7,7 +7,9 @@ from django.db import connection, transaction
 
 from controlplane.audit.events import EVENTS
 from controlplane.audit.models import AuditEntry
+from controlplane.audit.sequencing import entry_bytes
 from controlplane.live import publish_live
+from latticeward.errors import MalformedMessageError
 
 
 def record(
@@ -23,7 +25,8 @@ def record(
         details: ids, numbers and codes as JSON; never payloads, keys, codes of claims or patient data.
 
     Raises:
-        RuntimeError: called outside a transaction, or with an event nobody described.
+        RuntimeError: called outside a transaction, with an event nobody described, or with details that have no
+            canonical bytes.
     """
     if not connection.in_atomic_block:
         raise RuntimeError("an audit entry belongs into the transaction of the change that it tells of")
@@ -40,6 +43,11 @@ def record(
         feed_seq=_next_feed_number(feed),
         recorded_at=datetime.now(UTC),
     )
+    try:
+        # Found out later, by the sequencer, such an entry would stop the whole ledger.
+        entry_bytes(entry)
+    except MalformedMessageError as error:
+        raise RuntimeError(f"details of {event!r} have no canonical form: {error}") from error
     transaction.on_commit(lambda: publish_live(as_live_event(entry)))
     return entry
 

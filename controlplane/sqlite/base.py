@@ -23,26 +23,26 @@ class DatabaseWrapper(base.DatabaseWrapper):
         _writer.acquire()
         self._holds_writer = True
         try:
-            super()._start_transaction_under_autocommit()
+            super()._start_transaction_under_autocommit()  # type: ignore[misc]
         except BaseException:
             self._release_writer()
             raise
 
     def _commit(self) -> Any:
         # A failed commit keeps the transaction (Django rolls back next), so the lock is released only on success.
-        result = super()._commit()
+        result = super()._commit()  # type: ignore[misc]
         self._release_writer()
         return result
 
     def _rollback(self) -> Any:
         try:
-            return super()._rollback()
+            return super()._rollback()  # type: ignore[misc]
         finally:
             self._release_writer()
 
     def _close(self) -> Any:
         try:
-            return super()._close()
+            return super()._close()  # type: ignore[misc]
         finally:
             self._release_writer()
 

@@ -70,7 +70,7 @@ def comparison_bars(bars: Sequence[Bar], *, metric: str) -> SafeString:
         (
             (
                 place * _ROW_PX + 14,
-                bar.label + (" (small sample)" if bar.warning else ""),
+                bar.label,
                 bar.kind,
                 place * _ROW_PX + 20,
                 _number(_length(bar.value, start)),

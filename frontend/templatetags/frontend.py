@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString, mark_safe
 from controlplane.permissions import roles_of
 from frontend.charts import bars
 from frontend.comparison import Comparison
-from frontend.sentences import say_duration
+from frontend.sentences import name_round, say_duration
 from frontend.views.access import EVERY_ROLE, KEY_READERS
 from frontend.words import Word, metric_name, sentence_of_code, word_of
 from latticeward.crypto.suites import Suite
@@ -102,6 +102,12 @@ def meaning(code: str) -> str:
 def say_metric_name(metric: str) -> str:
     """The metric's name as people say it."""
     return metric_name(metric)
+
+
+@register.filter(name="round_name")
+def say_round_name(kind: str, number: int) -> str:
+    """A round's name."""
+    return name_round(kind, number)
 
 
 @register.filter

@@ -1,5 +1,6 @@
 """The fleet, and letting devices in or not."""
 
+from collections.abc import Iterable
 from uuid import UUID
 
 from django.contrib import messages
@@ -55,7 +56,7 @@ def approve(request: HttpRequest, device_id: UUID) -> HttpResponse:
     device = get_object_or_404(Device.objects.select_related("site__federation"), pk=device_id)
     form = ApproveForm(request.POST)
     if not form.is_valid():
-        return _refused(request, device, " ".join(form.errors["compared"]))
+        return _refused(request, device, _first(form.errors["compared"]))
     try:
         approve_device(device_id=device.id, actor=_actor(request))
     except LatticewardError as error:
@@ -72,7 +73,7 @@ def decline(request: HttpRequest, device_id: UUID) -> HttpResponse:
     device = get_object_or_404(Device.objects.select_related("site__federation"), pk=device_id)
     form = DeclineForm(request.POST)
     if not form.is_valid():
-        return _refused(request, device, " ".join(form.errors["reason"]))
+        return _refused(request, device, _first(form.errors["reason"]))
     try:
         decline_device(device_id=device.id, actor=_actor(request), why=form.cleaned_data["reason"])
     except LatticewardError as error:
@@ -84,6 +85,10 @@ def decline(request: HttpRequest, device_id: UUID) -> HttpResponse:
 def _refused(request: HttpRequest, device: Device, sentence: str) -> HttpResponse:
     messages.error(request, f"{device.name} of {device.site.name}: nothing was changed. {sentence}")
     return redirect("devices")
+
+
+def _first(errors: Iterable[object]) -> str:
+    return str(next(iter(errors)))
 
 
 def _actor(request: HttpRequest) -> str:

@@ -15,6 +15,8 @@ from latticeward.lifecycle import DeviceState, TrainingState
 from rounds.models import Training
 
 _RECENT_ENTRIES = 8
+# Devices that never took part or never will again stand on the fleet's page only.
+_GONE = (DeviceState.DECLINED, DeviceState.REVOKED)
 
 
 @require_safe
@@ -31,6 +33,7 @@ def overview(request: HttpRequest) -> HttpResponse:
     topics = board.topics_of([federation.feed] if federation else [], [row.id for row in followed])
     rows = fleet.read_fleet(now=now, fingerprints_of=(DeviceState.PENDING,) if sees_keys else ())
     boards = [board.read_training(row, now=now, with_metrics=False) for row in followed[:2]]
+    members = [row for row in rows if row.device.state not in _GONE]
     context = {
         "federation": federation,
         "topics": topics,
@@ -38,7 +41,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         "failed_rounds": fleet.failed_rounds(),
         "boards": boards,
         "has_trainings": bool(trainings),
-        "sites": fleet.by_site(federation, rows),
+        "sites": fleet.by_site(federation, members),
         "counters": _counters(rows, boards),
         "entries": _entries(rows) if sees_keys else [],
         "sees_keys": sees_keys,

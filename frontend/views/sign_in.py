@@ -1,15 +1,20 @@
-"""Signing in and out: by a one-time link, or by name and password."""
+"""Signing in and out: by a one-time link, or by name and password. Each is an entry of the ledger."""
+
+from typing import Any
 
 from django.contrib.auth import login, logout
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_POST
 
+from controlplane.audit.services import record
 from controlplane.sign_in import redeem_sign_in_link
+from devices.models import Federation
 from frontend.forms import SignInForm
 from latticeward.errors import ClaimRefusedError
 
@@ -23,6 +28,11 @@ class SignIn(LoginView):
     authentication_form = SignInForm
     redirect_authenticated_user = True
 
+    def form_valid(self, form: Any) -> HttpResponse:
+        answer = super().form_valid(form)
+        _record("user.signed_in", form.get_user(), by="password")
+        return answer
+
 
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -32,15 +42,26 @@ def sign_in_by_link(request: HttpRequest, token: str) -> HttpResponse:
     if request.method != "POST":
         return render(request, "frontend/sign_in_link.html")
     try:
-        user: User = redeem_sign_in_link(token)
+        user = redeem_sign_in_link(token)
     except ClaimRefusedError:
         return render(request, "frontend/sign_in_link.html", {"refused": True}, status=403)
     login(request, user, backend=_BACKEND)
+    _record("user.signed_in", user, by="link")
     return redirect("overview")
 
 
 @require_POST
 def sign_out(request: HttpRequest) -> HttpResponse:
     """End the session; open pages of it fall silent at their next heartbeat."""
+    if isinstance(request.user, User):
+        _record("user.signed_out", request.user)
     logout(request)
     return redirect("sign-in")
+
+
+def _record(event: str, user: User, **details: str) -> None:
+    federation = Federation.objects.order_by("created_at").first()
+    if federation is None:  # nothing exists yet that a ledger could be about
+        return
+    with transaction.atomic():
+        record(event, actor=f"user:{user.pk}", feed=federation.feed, subject=("user", user.pk), details=details)

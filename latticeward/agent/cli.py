@@ -19,6 +19,7 @@ from latticeward.agent.contribution import SiteContributor, find_job
 from latticeward.agent.enrol import EnrolmentRequest, enrol
 from latticeward.agent.identity import Identity, load_or_make_secrets
 from latticeward.agent.interruption import Interruption, StopRequested
+from latticeward.agent.ledger_proof import verify_proof
 from latticeward.agent.ledger_watch import LedgerWatch
 from latticeward.agent.loop import AgentLoop
 from latticeward.agent.rounds import RoundSteps
@@ -117,7 +118,7 @@ def _run(options: argparse.Namespace, config: AgentConfig, interruption: Interru
         transport=transport,
         steps=steps,
         trust=trust,
-        watch=LedgerWatch(state=state, transport=transport, trust=trust, clock=_now),
+        watch=LedgerWatch(state=state, transport=transport, trust=trust, verify=verify_proof, clock=_now),
         backoff=Backoff(random.SystemRandom()),
         interruption=interruption,
         clock=_now,

@@ -57,9 +57,7 @@ class AgentConfig:
             raise MalformedMessageError("time limits and sizes of the configuration must be positive")
 
     @classmethod
-    def load(
-        cls, home: Path, *, given: Mapping[str, Any], environment: Mapping[str, str] = os.environ
-    ) -> Self:
+    def load(cls, home: Path, *, given: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Self:
         """Read file, then environment, then what the command line gives.
 
         Args:

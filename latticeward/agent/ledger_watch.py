@@ -60,11 +60,20 @@ class LedgerWatch:
             LedgerError: the server has logged something else than it promised, or cannot prove what it logged.
             TransientTransportError
         """
+        if (owed := self._owed()) is not None:
+            self._check(*owed)
+
+    @property
+    def owes(self) -> bool:
+        """Whether a proof is owed for a round that is over."""
+        return self._owed() is not None
+
+    def _owed(self) -> tuple[str, RoundMemory] | None:
         for submission_id, round_id in self._state.unproven.items():
             memory = self._state.rounds.get(round_id)
             if memory is not None and memory.stage.over:
-                self._check(submission_id, memory)
-                return
+                return submission_id, memory
+        return None
 
     def _check(self, submission_id: str, memory: RoundMemory) -> None:
         try:
@@ -77,9 +86,7 @@ class LedgerWatch:
             self._tell_if_overdue(submission_id, memory.round_id)
             return
         self._verify(proof, self._trust.current())
-        require_promise_kept(
-            proof.entry, submission_id=submission_id, submission_digest=memory.submission_digest
-        )
+        require_promise_kept(proof.entry, submission_id=submission_id, submission_digest=memory.submission_digest)
         del self._state.unproven[submission_id]
         self._state.save()
         logger.info("submission %s proven: entry %d of the ledger", submission_id, proof.index)

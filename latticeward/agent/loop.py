@@ -37,6 +37,7 @@ from latticeward.errors import (
 logger = logging.getLogger(__name__)
 
 SKEW_WARNING_SECONDS: Final = 20.0
+OWED_POLL_SECONDS: Final = 3
 # The server refused because it has moved on meanwhile: the next answer tells where to.
 _OVERTAKEN: Final = frozenset({"wrong_state", "invalid_transition", "replayed"})
 # The device itself is not wanted (any more): asking again will not help until somebody acts.
@@ -102,7 +103,10 @@ class AgentLoop:
 
     def run_once(self) -> None:
         """Ask once, and take the next step of every round that has one."""
-        work = self._transport.work(after=self._token, wait_seconds=self._config.poll_seconds)
+        # The ledger's news does not end a long-poll; while a proof is owed, ask again soon.
+        longest = OWED_POLL_SECONDS if self._watch.owes else self._config.poll_seconds
+        wait_seconds = min(longest, self._config.poll_seconds)
+        work = self._transport.work(after=self._token, wait_seconds=wait_seconds)
         self._tell_skew(work)
         stepped = False
         for seen in sorted(work.rounds, key=lambda row: row.number):
@@ -152,7 +156,7 @@ class AgentLoop:
             raise error
         code = error.code
         if isinstance(error, PermanentTransportError):
-            if error.server_code in _UNWANTED | _BARRED:
+            if error.server_code in _UNWANTED:
                 raise error
             if error.server_code in _OVERTAKEN:
                 logger.info("round %s moved on: %s", seen.round_id, error)

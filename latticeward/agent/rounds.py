@@ -173,7 +173,7 @@ class RoundSteps:
             submission_digest=bytes.fromhex(memory.submission_digest) or None,
         )
         self._state.keep(memory.round_id, "record.cbor", raw)
-        if record.model_id is not None and record.weights_digest is not None:
+        if record.model_id is not None and record.weights_digest is not None and not self._holds(record.weights_digest):
             plan = self._plan(memory.round_id)
             self._fetch_model(record.model_id, plan, weights=record.weights_digest)
         self._state.put(replace(memory, stage=Stage.SETTLED))

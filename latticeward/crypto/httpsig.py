@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
+from latticeward.crypto.authentication import ED25519, ML_DSA_65
 from latticeward.crypto.keys import (
     AuthenticationSigningKey,
     AuthenticationVerifyKey,
@@ -50,8 +51,6 @@ from latticeward.errors import (
 )
 
 TAG: Final = "latticeward-request-v1"
-PQ_ALGORITHM: Final = "ml-dsa-65"
-CLASSICAL_ALGORITHM: Final = "ed25519"
 
 WINDOW_SECONDS: Final = 60
 SKEW_SECONDS: Final = 60
@@ -226,7 +225,7 @@ def sign_request(
             )
         )
 
-    pq, cl = parameters(PQ_ALGORITHM), parameters(CLASSICAL_ALGORITHM)
+    pq, cl = parameters(ML_DSA_65), parameters(ED25519)
     added["Signature-Input"] = join_labels(pq, cl)
     added["Signature"] = join_labels(
         encode_signature(mldsa.sign(signature_base(components, pq))),
@@ -276,7 +275,7 @@ def verify_request(
         raise MalformedMessageError("the signatures do not cover exactly what this request must cover")
 
     # 3
-    if (pq.algorithm, cl.algorithm) != (PQ_ALGORITHM, CLASSICAL_ALGORITHM):
+    if (pq.algorithm, cl.algorithm) != (ML_DSA_65, ED25519):
         raise MalformedMessageError("the label pq is ml-dsa-65 and the label cl is ed25519, always")
     if replace(pq, algorithm=cl.algorithm) != cl:
         raise MalformedMessageError("the two signatures do not share their parameters")

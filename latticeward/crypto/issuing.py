@@ -11,7 +11,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from latticeward.crypto.certificate import (
     DeviceNames,
@@ -26,6 +26,9 @@ ROOT_LIFETIME: Final = timedelta(days=3652)
 ISSUING_LIFETIME: Final = timedelta(days=1096)
 RESPONDER_LIFETIME: Final = timedelta(days=30)
 DEVICE_LIFETIME: Final = timedelta(days=90)
+# Where the server hands out what is said about certificates; both stand in every certificate that it issues.
+REVOCATION_LIST_PATH: Final = "/api/v1/revocations.crl"
+STATUS_PATH: Final = "/api/v1/ocsp"
 # A device whose clock runs a little behind must not find its new certificate "not yet valid".
 BACKDATE: Final = timedelta(minutes=5)
 
@@ -111,6 +114,7 @@ def issue_device(
     issuing_key: CertificateSigningKey,
     now: datetime,
     lifetime: timedelta = DEVICE_LIFETIME,
+    public_url: str = "",
 ) -> bytes:
     """Bind a device's authentication key to its names.
 
@@ -122,6 +126,7 @@ def issue_device(
         issuing_key: its private key.
         now: aware UTC; the certificate is back-dated by five minutes.
         lifetime: from ``now``; never beyond the issuing authority's own end.
+        public_url: where this authority serves its revocation list and status answers; empty leaves them out.
 
     Returns:
         DER.
@@ -141,6 +146,9 @@ def issue_device(
     builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
     alternative = x509.SubjectAlternativeName([x509.DNSName(names.dns_name), x509.UniformResourceIdentifier(names.uri)])
     builder = builder.add_extension(alternative, critical=False)
+    if public_url:
+        builder = builder.add_extension(_list_place(public_url + REVOCATION_LIST_PATH), critical=False)
+        builder = builder.add_extension(_status_place(public_url + STATUS_PATH), critical=False)
     builder = _with_key_ids(builder, public_raw, algorithm, issuing_key)
     return _finish(builder, issuing_key)
 
@@ -171,6 +179,16 @@ def _with_key_ids(
     subject_id = x509.SubjectKeyIdentifier.from_public_key(load_public(subject_raw, algorithm))
     issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.private.public_key())
     return builder.add_extension(subject_id, critical=False).add_extension(issuer_id, critical=False)
+
+
+def _list_place(url: str) -> x509.CRLDistributionPoints:
+    place = [x509.UniformResourceIdentifier(url)]
+    return x509.CRLDistributionPoints([x509.DistributionPoint(place, None, None, None)])
+
+
+def _status_place(url: str) -> x509.AuthorityInformationAccess:
+    place = x509.UniformResourceIdentifier(url)
+    return x509.AuthorityInformationAccess([x509.AccessDescription(AuthorityInformationAccessOID.OCSP, place)])
 
 
 def _finish(builder: x509.CertificateBuilder, key: CertificateSigningKey) -> bytes:

@@ -13,6 +13,8 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q
+from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from controlplane.audit.services import record
@@ -50,6 +52,10 @@ from rounds.services.partials import (
 logger = logging.getLogger(__name__)
 
 REFUSALS_ALLOWED: Final = 3
+# Updates that one worker opens before it writes its partial; bounds its memory to as many vectors.
+BATCH: Final = 16
+# A worker that is silent for longer has died, and others take up what it had.
+LEASE: Final = timedelta(seconds=15)
 LEDGER_PROMISE: Final = timedelta(seconds=60)
 # More slots than workers only cost a longer merge; fewer make workers wait for each other's compare-and-swap.
 SLOTS: Final = 4
@@ -160,29 +166,48 @@ def refuse_at_door(*, round_id: UUID, device: Device, error: LatticewardError) -
 
 
 def process_update(submission_id: UUID) -> UUID | None:
-    """Verify, open, validate and count one submission; a repeated call finds it decided and leaves.
+    """Take up a submission, and with it all others of its round that wait: verify, open, validate and count them.
+
+    A repeated call finds them decided, or taken up by another worker, and leaves.
 
     Returns:
         The id of the round that may now move on, None if nothing was to be done.
     """
-    try:
-        submission = Submission.objects.select_related("participant__round__training", "participant__device__site").get(
-            pk=submission_id
-        )
-    except Submission.DoesNotExist as error:
-        raise NotFoundError(f"submission {submission_id}") from error
-    if submission.outcome or submission.participant.state != ParticipantState.SUBMITTED:
+    submission = Submission.objects.select_related("participant").filter(pk=submission_id).first()
+    if submission is None:
+        raise NotFoundError(f"submission {submission_id}")
+    round_id = submission.participant.round_id
+    claim = uuid4()
+    waiting = _claim_waiting(round_id, claim)
+    if not waiting:
         return None
     try:
-        contribution = open_submission(submission)
-    except (ProtocolError, VerificationError, DecryptionError, ContributionError) as error:
-        refuse_update(submission, error.code)
-    except KeyUsageError:
-        # The device lost its keys after the door let it in: the round's next step excludes it, by name.
-        logger.info("submission %s: its device has no active signing key", submission.id)
-    else:
-        accept_update(submission, contribution)
-    return submission.participant.round_id
+        opened = []
+        for waiting_one in waiting:
+            try:
+                opened.append((waiting_one, open_submission(waiting_one)))
+            except (ProtocolError, VerificationError, DecryptionError, ContributionError) as error:
+                refuse_update(waiting_one, error.code)
+            except KeyUsageError:
+                # The device lost its keys after the door let it in: the round's next step excludes it, by name.
+                logger.info("submission %s: its device has no active signing key", waiting_one.id)
+        accept_updates(opened)
+    finally:
+        Submission.objects.filter(claim=claim, outcome="").update(claim=None, claimed_until=None)
+    return round_id
+
+
+def _claim_waiting(round_id: UUID, claim: UUID) -> list[Submission]:
+    """Take up to ``BATCH`` waiting submissions of a round for this worker, for as long as the lease."""
+    now = timezone.now()
+    free = Q(claimed_until=None) | Q(claimed_until__lt=now)
+    waiting = Submission.objects.filter(
+        free, outcome="", participant__round_id=round_id, participant__state=ParticipantState.SUBMITTED
+    ).order_by("received_at")[:BATCH]
+    chosen = list(waiting.values_list("id", flat=True))
+    Submission.objects.filter(free, pk__in=chosen).update(claim=claim, claimed_until=now + LEASE)
+    related = ("participant__round__training", "participant__device__site")
+    return list(Submission.objects.filter(claim=claim).select_related(*related).order_by("received_at"))
 
 
 def refuse_update(submission: Submission, code: str) -> None:
@@ -203,43 +228,33 @@ def refuse_update(submission: Submission, code: str) -> None:
         )
 
 
-def accept_update(submission: Submission, contribution: OpenedContribution) -> None:
-    """Add a contribution to this worker's partial and mark it accepted: both, or neither."""
-    participant = submission.participant
-    current = participant.round
-    slot = (os.getpid() + threading.get_ident() // 64) % SLOTS
-    codec = codec_of(current.training.round_plan)
-    while True:
+def accept_updates(opened: list[tuple[Submission, OpenedContribution]]) -> None:
+    """Add contributions of one round to this worker's partial and mark them accepted: all that can be, or none.
+
+    The partial is read and written once for all of them.
+    """
+    while opened := [pair for pair in opened if _countable(pair[0].participant)]:
+        current = opened[0][0].participant.round
         started = time.perf_counter()
+        slot = (os.getpid() + threading.get_ident() // 64) % SLOTS
         partial = Partial.objects.filter(round=current, slot=slot).first()
-        if partial is None:
-            vector = contribution.vector.copy()
-        else:
-            vector = load_partial(partial, codec.dtype)
-            accumulate(vector, contribution.vector)
-        prepared = prepare_partial(current, slot, partial, vector, [*members_of(partial), submission.digest])
-        seconds = {**contribution.seconds, "accumulate": time.perf_counter() - started}
+        codec = codec_of(current.training.round_plan)
+        vector = load_partial(partial, codec.dtype) if partial else codec.empty_sum()
+        accumulate(vector, *(contribution.vector for _, contribution in opened))
+        members = [*members_of(partial), *(submission.digest for submission, _ in opened)]
+        prepared = prepare_partial(current, slot, partial, vector, members)
+        seconds = (time.perf_counter() - started) / len(opened)
         try:
             with transaction.atomic():
-                _require_countable(participant)
+                _require_countable([submission.participant for submission, _ in opened])
                 swapped = swap_partial(current, prepared)
-                Contribution.objects.create(submission=submission, partial=swapped)
-                Submission.objects.filter(pk=submission.pk).update(outcome="accepted", stage_seconds=seconds)
-                Round.objects.filter(pk=current.pk).update(last_update_at=submission.received_at)
-                apply_transition(
-                    participant,
-                    PARTICIPANT,
-                    "accept",
-                    actor="worker:intake",
-                    feed=current.feed,
-                    details=_about(submission),
-                    code="",
-                )
+                for submission, contribution in opened:
+                    _count(submission, swapped, {**contribution.seconds, "accumulate": seconds})
+                last = max(submission.received_at for submission, _ in opened)
+                Round.objects.filter(pk=current.pk).update(last_update_at=Greatest("last_update_at", last))
         except StaleStateError:
-            discard(prepared)
-            if _countable(participant):
-                continue  # only the slot was moved by another worker: add to what it left
-            return
+            discard(prepared)  # a slot was written by another worker, or a participant moved: look again
+            continue
         except BaseException:
             discard(prepared)
             raise
@@ -247,10 +262,26 @@ def accept_update(submission: Submission, contribution: OpenedContribution) -> N
         return
 
 
-def _require_countable(participant: Participant) -> None:
-    Round.objects.select_for_update().get(pk=participant.round_id)
-    if not _countable(participant):
-        raise StaleStateError(f"participant {participant.id} cannot be counted any more")
+def _count(submission: Submission, partial: Partial, seconds: dict[str, float]) -> None:
+    Contribution.objects.create(submission=submission, partial=partial)
+    Submission.objects.filter(pk=submission.pk).update(outcome="accepted", stage_seconds=seconds)
+    apply_transition(
+        submission.participant,
+        PARTICIPANT,
+        "accept",
+        actor="worker:intake",
+        feed=submission.participant.round.feed,
+        details=_about(submission),
+        code="",
+    )
+
+
+def _require_countable(participants: list[Participant]) -> None:
+    # The lock orders this before or after the freeze of the members, never into it.
+    Round.objects.select_for_update().get(pk=participants[0].round_id)
+    for participant in participants:
+        if not _countable(participant):
+            raise StaleStateError(f"participant {participant.id} cannot be counted any more")
 
 
 def _countable(participant: Participant) -> bool:

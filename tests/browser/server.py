@@ -4,117 +4,27 @@ The same settings, database engine, ASGI application and live hub as embedded mo
 part the test plays by one JSON line a step on standard input: ``{"do": name, ...}``, answered by one JSON line.
 """
 
-import json
 import os
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any
 
 import django
 import uvicorn
 
-os.environ["DJANGO_SETTINGS_MODULE"] = "controlplane.settings"
-django.setup()
 
-from django.core.management import call_command
+def main(port: int) -> None:
+    """Serve until standard input ends."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = "controlplane.settings"
+    django.setup()
+    # Only now: models cannot be imported before Django is set up.
+    from django.core.management import call_command
 
-from controlplane.asgi import application
-from controlplane.live import hub
-from controlplane.sign_in import first_operator, make_sign_in_link
-from devices.models import Site
-from rounds.models import Round, Training
-from tests.frontend import scene
+    from tests.browser.workers import door, obey
 
-_refuses_sockets = threading.Event()
-
-
-async def door(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """The application, except while the line is down."""
-    if scope["type"] == "websocket" and _refuses_sockets.is_set():
-        await receive()
-        await send({"type": "websocket.close", "code": 1013})
-        return
-    await application(scope, receive, send)
-
-
-def set_scene() -> dict[str, str]:
-    """A federation with a training whose third round collects."""
-    training = scene.make_training(scene.make_federation())
-    for value in (0.5, 0.71):
-        scene.run_round(training, value)
-    current = scene.open_round(training)
-    scene.join_all(current)
-    return {"training": str(training.id), "round": str(current.id)}
-
-
-def finish() -> dict[str, str]:
-    """A training that has reached its stop rule, with its comparison."""
-    training = scene.make_training(Training.objects.earliest("created_at").federation, comparison=scene.COMPARISON)
-    scene.run_round(training, 0.5)
-    scene.run_round(training, 0.886, kind="evaluation")
-    scene.complete(training)
-    return {"training": str(training.id)}
-
-
-def fail() -> dict[str, str]:
-    """A round without a result."""
-    current = scene.open_round(scene.make_training(Training.objects.earliest("created_at").federation))
-    scene.join_all(current)
-    refused = current.participants.select_related("device__site").first()
-    assert refused is not None
-    scene.step(refused, "submit")
-    scene.step(refused, "reject", code="norm_exceeded")
-    scene.move(current, "fail", failure_code="quorum_not_met")
-    return {"round": str(current.id)}
-
-
-def drop_line() -> dict[str, str]:
-    """Close every websocket and let none in."""
-    _refuses_sockets.set()
-    for subscription in list(hub._subscriptions):
-        subscription.overrun = True
-        subscription.loop.call_soon_threadsafe(subscription._news.set)
-    return {}
-
-
-def mend_line() -> dict[str, str]:
-    """Let websockets in again."""
-    _refuses_sockets.clear()
-    return {}
-
-
-def _current(**names: str) -> Round:
-    return Round.objects.select_related("training__federation").get(pk=names["round"])
-
-
-COMMANDS: dict[str, Callable[..., object]] = {
-    "link": lambda: {"token": make_sign_in_link(first_operator())},
-    "scene": set_scene,
-    "finish": finish,
-    "fail": fail,
-    "count": lambda hospital, **names: scene.count_update(_current(**names), hospital),
-    "publish": lambda value, **names: scene.publish(_current(**names), value),
-    "open": lambda training: {
-        "round": str(scene.open_round(Training.objects.select_related("federation").get(pk=training)).id)
-    },
-    "join": lambda **names: scene.join_all(_current(**names)),
-    "ask": lambda site: {"device": str(scene.ask_to_enrol(Site.objects.get(name=site), "edge-new").id)},
-    "drop": drop_line,
-    "mend": mend_line,
-}
-
-
-def obey() -> None:
-    """Do what standard input says until it ends, which ends the process."""
-    for line in sys.stdin:
-        wanted = json.loads(line)
-        answer = COMMANDS[wanted.pop("do")](**wanted)
-        print(json.dumps(answer or {}), flush=True)
-    os._exit(0)
+    call_command("migrate", verbosity=0)
+    threading.Thread(target=obey, daemon=True).start()
+    uvicorn.run(door, host="127.0.0.1", port=port, log_level="warning", lifespan="off")
 
 
 if __name__ == "__main__":
-    call_command("migrate", verbosity=0)
-    threading.Thread(target=obey, daemon=True).start()
-    uvicorn.run(door, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", lifespan="off")
+    main(int(sys.argv[1]))

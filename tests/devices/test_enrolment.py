@@ -2,8 +2,10 @@
 
 import base64
 import secrets
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -14,11 +16,12 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from controlplane.audit.models import AuditEntry
-from devices import claims, enrolment, services
+from devices import authentication, claims, enrolment, services
 from devices.models import Claim, Device, Enrolment, Site
 from keys.models import Certificate, Key, Statement
 from keys.rotation import server_address
 from keys.selectors import server_verify_key, trust_anchor
+from keys.services import forget_loaded_keys
 from latticeward.claim_code import ClaimCode
 from latticeward.crypto.certificate import DeviceNames, make_csr, verify_chain
 from latticeward.crypto.keys import AuthenticationSigningKey
@@ -365,6 +368,53 @@ def test_another_devices_enrolment_cannot_be_collected(site: Site) -> None:
     assert first.enrolment_id is not None and second.device is not None
     with pytest.raises(NotFoundError):
         services.collect(enrolment_id=first.enrolment_id, device=second.device)
+
+
+def test_the_web_enrols_and_the_authority_worker_issues_each_with_its_own_key_files(
+    site: Site, settings: Any, tmp_path: Path
+) -> None:
+    def become(role: str, *groups: str) -> None:
+        folder = tmp_path / role
+        folder.mkdir(exist_ok=True)
+        for group in groups:
+            shutil.copy(everything / f"{group}.kek", folder / f"{group}.kek")
+        settings.ROLE, settings.VAULT_DIR = role, folder
+        forget_loaded_keys()
+
+    everything = Path(settings.VAULT_DIR)
+    become("web", "web")
+    machine = Machine.with_claim(site, auto_approve=True)
+    device = machine.finish(machine.begin())
+    with pytest.raises(CustodyError):
+        services.issue(device_id=device.id)
+    become("authority", "authority", "web")
+    services.issue(device_id=device.id)
+    become("web", "web")
+    assert machine.enrolment_id is not None
+    assert services.collect(enrolment_id=machine.enrolment_id, device=device)["state"] == "active"
+    assert authentication.authenticate(machine.facts()).device == device
+
+
+def test_a_claim_whose_wrapped_key_was_exchanged_opens_for_nobody(site: Site) -> None:
+    mine, other = Machine.with_claim(site), Machine.with_claim(site)
+    Claim.objects.filter(pk=other.claim.pk).update(wrapped_key=mine.claim.wrapped_key)
+    with pytest.raises(CustodyError):
+        other.begin()
+    with pytest.raises(CustodyError):
+        other.begin(mac=transcript_mac(other.transcript(), mac_key=mine.code.mac_key))
+    assert nothing_enrolled()
+    assert mine.enrol().state == "active"
+
+
+def test_a_challenge_that_was_exchanged_proves_nothing(site: Site) -> None:
+    first, second = Machine.with_claim(site), Machine.with_claim(site)
+    first.begin()
+    proofs = second.begin()
+    stolen = Enrolment.objects.get(pk=first.enrolment_id or "").wrapped_challenge
+    Enrolment.objects.filter(claim=second.claim).update(wrapped_challenge=stolen)
+    with pytest.raises(CustodyError):
+        second.finish(proofs)
+    assert nothing_enrolled()
 
 
 def test_issuing_twice_makes_one_certificate(site: Site) -> None:

@@ -203,7 +203,10 @@ def test_enrolment_needs_no_session_and_reads_none() -> None:
 def test_the_sweep_enqueues_what_a_crash_left_approved(site: Site, queue: Any) -> None:
     machine = Machine.with_claim(site, auto_approve=True)
     device = machine.finish(machine.begin())
-    with mock.patch.object(tasks.keep_authority_current, "delay"):
+    with (
+        mock.patch.object(tasks.keep_authority_current, "delay"),
+        mock.patch.object(tasks.publish_revocations, "delay"),
+    ):
         tasks.sweep()
     queue.assert_called_once_with(str(device.id))
     tasks.issue_device(str(device.id))

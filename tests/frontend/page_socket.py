@@ -11,7 +11,12 @@ class PageSocket(ApplicationCommunicator):
     """One socket to an ASGI application."""
 
     def __init__(
-        self, application: Any, address: str, user: Any, headers: list[tuple[bytes, bytes]] | None = None
+        self,
+        application: Any,
+        address: str,
+        user: Any,
+        headers: list[tuple[bytes, bytes]] | None = None,
+        session: Any = None,
     ) -> None:
         parts = urlsplit(address)
         scope = {
@@ -21,6 +26,7 @@ class PageSocket(ApplicationCommunicator):
             "headers": headers or [],
             "subprotocols": [],
             "user": user,
+            "session": session,
         }
         super().__init__(application, scope)
 

@@ -19,8 +19,13 @@ COMPARISON = {
     "metric": "auc",
     "pooled": 0.886,
     "central": 0.891,
-    "single": {"Cleveland": 0.862, "Hungary": 0.855, "Switzerland": 0.641, "VA Long Beach": 0.742},
-    "warnings": {"Switzerland": "only 37 patients in the held-out part, 2 of them without the disease"},
+    "single": {"cleveland": 0.862, "hungary": 0.855, "switzerland": 0.641, "va-long-beach": 0.742},
+    "by_site": {
+        "cleveland": {"value": 0.903, "small_sample": False, "examples": 91},
+        "hungary": {"value": 0.911, "small_sample": False, "examples": 88},
+        "switzerland": {"value": 0.657, "small_sample": True, "examples": 37},
+        "va-long-beach": {"value": 0.761, "small_sample": False, "examples": 60},
+    },
 }
 
 

@@ -10,6 +10,7 @@ from asgiref.sync import sync_to_async
 from channels.routing import URLRouter
 from channels.security.websocket import OriginValidator
 from django.contrib.auth.models import AnonymousUser, User
+from django.test import Client
 from django.urls import path
 
 from controlplane.audit.models import AuditEntry
@@ -173,6 +174,23 @@ async def test_a_lost_role_ends_the_feed(operator: User, current: Round, monkeyp
         while (message := await page.receive_output(timeout=3))["type"] == "websocket.send":
             assert message["text"] == '{"type":"alive"}'
         assert message["code"] == consumers.SIGN_IN_AGAIN
+
+
+async def test_signing_out_elsewhere_ends_the_feed(
+    operator: User, current: Round, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers, "HEARTBEAT_SECONDS", 0.05)
+    await sync_to_async(client.force_login)(operator)
+    session = await sync_to_async(lambda: client.session)()
+    page = PageSocket(ROUTES, f"/ws/live?topics=round:{current.id}@2", operator, session=session)
+    assert await page.connect()
+    await hear_until_ready(page)
+    assert await page.hear() == {"type": "alive"}
+    await sync_to_async(client.logout)()
+    while (message := await page.receive_output(timeout=3))["type"] == "websocket.send":
+        assert message["text"] == '{"type":"alive"}'
+    assert message["code"] == consumers.SIGN_IN_AGAIN
+    await page.leave()
 
 
 async def test_a_reader_who_is_too_slow_is_closed(

@@ -182,7 +182,7 @@ def test_a_finished_training_shows_its_comparison_with_the_warning(client: Clien
     text = client.get(reverse("training", args=[training.id])).content.decode()
     assert "Completed: 1 of 1 rounds published, pooled AUC 0.886" in text
     assert "the best hospital alone, Cleveland, 0.862" in text
-    assert "Switzerland alone: only 37 patients" in text
+    assert "Small sample: fewer than ten held-out patients in one class" in text
 
 
 def test_filters_of_the_fleet_live_in_the_address(client: Client, operator: User, training: Training) -> None:

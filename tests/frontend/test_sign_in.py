@@ -5,7 +5,9 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
+from controlplane.audit.models import AuditEntry
 from controlplane.sign_in import make_sign_in_link
+from tests.frontend import scene
 
 pytestmark = pytest.mark.django_db
 
@@ -57,6 +59,15 @@ def test_signing_out_needs_a_post_and_ends_the_session(client: Client, operator:
     assert client.get(reverse("sign-out")).status_code == 405
     assert client.post(reverse("sign-out"))["Location"] == reverse("sign-in")
     assert client.get(reverse("overview")).status_code == 302
+
+
+def test_signing_in_and_out_stands_in_the_ledger(client: Client, operator: User) -> None:
+    scene.make_federation(hospitals=())
+    client.post(reverse("sign-in-link", args=[make_sign_in_link(operator)]))
+    client.post(reverse("sign-out"))
+    entries = AuditEntry.objects.order_by("feed_seq").values_list("event", "actor", "details")
+    actor = f"user:{operator.pk}"
+    assert list(entries) == [("user.signed_in", actor, {"by": "link"}), ("user.signed_out", actor, {})]
 
 
 def _without_nonce(text: str) -> str:

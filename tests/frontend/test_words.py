@@ -155,28 +155,44 @@ def test_the_quorum_bar_draws_odd_numbers(numbers: tuple[int, int, int]) -> None
     assert "<svg" in str(quorum_bar(accepted=accepted, quorum=quorum, total=total))
 
 
-def test_the_comparison_keeps_its_warning_and_its_order() -> None:
-    comparison = read_comparison(COMPARISON)
+NAMES = {"switzerland": "Switzerland", "va-long-beach": "VA Long Beach"}
+
+
+def test_the_comparison_names_hospitals_and_keeps_its_warning() -> None:
+    comparison = read_comparison(COMPARISON, NAMES)
     assert comparison is not None
     assert [bar.kind for bar in comparison.bars] == ["federated", "central", *["single"] * 4]
-    assert [bar.hospital for bar in comparison.warnings] == ["Switzerland"]
+    assert comparison.bars[2].hospital == "Switzerland"
+    assert {row.hospital: bool(row.warning) for row in comparison.at_hospitals} == {
+        "Switzerland": True,
+        "VA Long Beach": False,
+        "cleveland": False,
+        "hungary": False,
+    }
     drawn = str(comparison_bars(comparison.bars, metric="auc"))
-    assert "0.5 (chance)" in drawn and "Switzerland alone (small sample)" in drawn
+    assert "0.5 (chance)" in drawn and "Switzerland alone" in drawn
     assert "style=" not in drawn
 
 
+def test_a_hospital_without_a_value_says_why() -> None:
+    found = {"x": {"value": None, "examples": 4, "small_sample": True}}
+    comparison = read_comparison({"pooled": 0.8, "by_site": found}, {})
+    assert comparison is not None
+    assert comparison.at_hospitals[0].warning.startswith("No value")
+
+
 def test_a_value_below_chance_moves_the_axis() -> None:
-    comparison = read_comparison({"metric": "auc", "pooled": 0.8, "single": {"X": 0.43}})
+    comparison = read_comparison({"metric": "auc", "pooled": 0.8, "single": {"x": 0.43}}, {})
     assert comparison is not None
     assert ">0.4</text>" in str(comparison_bars(comparison.bars, metric="auc"))
 
 
 def test_hospital_names_are_escaped_in_charts() -> None:
-    comparison = read_comparison({"single": {"<script>": 0.7}})
+    comparison = read_comparison({"single": {"x": 0.7}}, {"x": "<script>"})
     assert comparison is not None
     assert "<script>" not in str(comparison_bars(comparison.bars, metric="auc"))
 
 
 @pytest.mark.parametrize("stored", [None, {}, {"pooled": "high"}])
 def test_no_numbers_make_no_comparison(stored: dict[str, Any] | None) -> None:
-    assert read_comparison(stored) is None
+    assert read_comparison(stored, NAMES) is None

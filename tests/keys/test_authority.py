@@ -51,7 +51,7 @@ def test_the_anchor_signs_trust_statements_and_nothing_else(federation: Federati
 
 def test_every_secret_is_wrapped_under_its_own_purpose(federation: Federation) -> None:
     rows = Key.objects.filter(owner="authority")
-    assert rows.count() == 3 + 1 + len(rotation.ANCHORED) + 1
+    assert rows.count() == 2 + 1 + len(rotation.ANCHORED) + 1
     for row in rows:
         seed = vault.unwrap(
             bytes(row.wrapped_secret or b""), purpose=row.purpose, row_id=str(row.id), algorithm=row.algorithm
@@ -64,6 +64,13 @@ def test_a_swapped_row_stops_signing(federation: Federation) -> None:
     Key.objects.filter(pk=plan.pk).update(wrapped_secret=record.wrapped_secret)
     forget_loaded_keys()
     with pytest.raises(CustodyError):
+        sign_with(Purpose.PLAN, b"words")
+
+
+def test_a_row_with_another_public_key_stops_signing(federation: Federation) -> None:
+    other = server_keys(Purpose.ROUND_RECORD).get()
+    server_keys(Purpose.PLAN).update(public_key=other.public_key)
+    with pytest.raises(CustodyError, match="another public key"):
         sign_with(Purpose.PLAN, b"words")
 
 

@@ -97,9 +97,7 @@ class Authority:
         anchor: TrustAnchor | None = None,
     ) -> bytes:
         if receipts is None:
-            receipts = (
-                sign_statement(self.receipt_statement(), key=self.purpose_keys[Purpose.KEY_STATEMENT]),
-            )
+            receipts = (sign_statement(self.receipt_statement(), key=self.purpose_keys[Purpose.KEY_STATEMENT]),)
         return make_bundle(
             anchor=anchor or self.anchor,
             signed=sign_trust(statement or self.statement(), key=signer or self.anchor_key),

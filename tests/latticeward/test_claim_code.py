@@ -19,7 +19,11 @@ from latticeward.errors import MalformedMessageError, UntrustedIssuerError
 from tests.latticeward.peers import AUTHORITY, claim
 
 
-@given(lookup_id=st.binary(min_size=5, max_size=5), secret=st.binary(min_size=16, max_size=16), anchor=st.binary(min_size=32, max_size=32))  # fmt: skip
+def exactly(length: int) -> st.SearchStrategy[bytes]:
+    return st.binary(min_size=length, max_size=length)
+
+
+@given(lookup_id=exactly(5), secret=exactly(16), anchor=exactly(32))
 def test_the_typed_form_brings_back_id_secret_and_anchor_prefix(lookup_id: bytes, secret: bytes, anchor: bytes) -> None:
     read = parse_code(format_code(ClaimCode(lookup_id=lookup_id, secret=secret, anchor=anchor)))
     assert (read.lookup_id, read.secret, read.anchor) == (lookup_id, secret, anchor[:8])

@@ -333,9 +333,7 @@ def test_signatures_swapped_between_keys_are_refused() -> None:
 
 def test_proofs_by_another_devices_keys_are_refused() -> None:
     verified = believed(transcript())
-    mixed = replace(
-        device_keys(1).public, encapsulation=device_keys().public.encapsulation
-    )
+    mixed = replace(device_keys(1).public, encapsulation=device_keys().public.encapsulation)
     assert not mixed.matches(device_keys().public)
     stranger = replace(device_keys(1), decapsulation=device_keys().decapsulation)
     with pytest.raises(InvalidSignatureError):

@@ -44,12 +44,11 @@ def test_a_statement_survives_its_bytes_and_its_signature() -> None:
 
 
 def test_a_statement_by_another_key_or_for_another_purpose_is_refused() -> None:
-    with pytest.raises(InvalidSignatureError):
-        signed = sign_statement(statement(), key=composite_key("stranger"))
-        verify_statement(signed, key=ISSUER.verify_key, federation_id=FEDERATION_ID)
-    with pytest.raises(InvalidSignatureError):
-        signed = sign_message(statement().to_bytes(), purpose=Purpose.PLAN, key=ISSUER)
-        verify_statement(signed, key=ISSUER.verify_key, federation_id=FEDERATION_ID)
+    strangers = sign_statement(statement(), key=composite_key("stranger"))
+    another = sign_message(statement().to_bytes(), purpose=Purpose.PLAN, key=ISSUER)
+    for signed in (strangers, another):
+        with pytest.raises(InvalidSignatureError):
+            verify_statement(signed, key=ISSUER.verify_key, federation_id=FEDERATION_ID)
 
 
 def test_a_statement_of_another_federation_is_refused() -> None:

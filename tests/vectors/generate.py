@@ -248,7 +248,7 @@ def read(name: str) -> Any:
 def answers_source() -> str:
     """The text of ``selftest_answers.py``: a part of the frozen files, as Python."""
     lines = [
-        '"""Known answers for the self-test, written by ``tests/vectors/generate.py`` from the frozen vectors there."""',
+        '"""Known answers of the self-test; ``tests/vectors/generate.py`` writes this file from the frozen vectors."""',
         "",
         "from typing import Final",
         "",

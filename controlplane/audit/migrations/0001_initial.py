@@ -6,55 +6,61 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='AuditFeed',
+            name="AuditFeed",
             fields=[
-                ('name', models.TextField(primary_key=True, serialize=False)),
-                ('last_seq', models.BigIntegerField(default=0)),
+                ("name", models.TextField(primary_key=True, serialize=False)),
+                ("last_seq", models.BigIntegerField(default=0)),
             ],
         ),
         migrations.CreateModel(
-            name='Checkpoint',
+            name="Checkpoint",
             fields=[
-                ('size', models.BigIntegerField(primary_key=True, serialize=False)),
-                ('root', models.BinaryField(max_length=32)),
-                ('note', models.TextField(help_text='the signed note, as served')),
-                ('signed_at', models.DateTimeField()),
+                ("size", models.BigIntegerField(primary_key=True, serialize=False)),
+                ("root", models.BinaryField(max_length=32)),
+                ("note", models.TextField(help_text="the signed note, as served")),
+                ("signed_at", models.DateTimeField()),
             ],
         ),
         migrations.CreateModel(
-            name='LedgerState',
+            name="LedgerState",
             fields=[
-                ('id', models.PositiveSmallIntegerField(default=1, primary_key=True, serialize=False)),
-                ('size', models.BigIntegerField(default=0)),
-                ('frontier', models.BinaryField(default=bytes)),
+                ("id", models.PositiveSmallIntegerField(default=1, primary_key=True, serialize=False)),
+                ("size", models.BigIntegerField(default=0)),
+                ("frontier", models.BinaryField(default=bytes)),
             ],
         ),
         migrations.CreateModel(
-            name='AuditEntry',
+            name="AuditEntry",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('event', models.TextField(help_text='<noun>.<past participle>, from audit/events.py')),
-                ('actor', models.TextField(help_text='user:<id>, device:<id>, worker:<role> or system')),
-                ('subject_kind', models.TextField()),
-                ('subject_id', models.TextField()),
-                ('details', models.JSONField(default=dict)),
-                ('feed', models.TextField(help_text='federation:<id> or round:<id>')),
-                ('feed_seq', models.BigIntegerField()),
-                ('recorded_at', models.DateTimeField()),
-                ('leaf_index', models.BigIntegerField(null=True, unique=True)),
-                ('leaf_hash', models.BinaryField(max_length=32, null=True)),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("event", models.TextField(help_text="<noun>.<past participle>, from audit/events.py")),
+                ("actor", models.TextField(help_text="user:<id>, device:<id>, worker:<role> or system")),
+                ("subject_kind", models.TextField()),
+                ("subject_id", models.TextField()),
+                ("details", models.JSONField(default=dict)),
+                ("feed", models.TextField(help_text="federation:<id> or round:<id>")),
+                ("feed_seq", models.BigIntegerField()),
+                ("recorded_at", models.DateTimeField()),
+                ("leaf_index", models.BigIntegerField(null=True, unique=True)),
+                ("leaf_hash", models.BinaryField(max_length=32, null=True)),
             ],
             options={
-                'indexes': [models.Index(fields=['subject_kind', 'subject_id'], name='audit_audit_subject_511b39_idx'), models.Index(fields=['recorded_at'], name='audit_audit_recorde_fbf7ba_idx'), models.Index(condition=models.Q(('leaf_index__isnull', True)), fields=['recorded_at'], name='entries_not_yet_in_the_tree')],
-                'constraints': [models.UniqueConstraint(fields=('feed', 'feed_seq'), name='one_entry_a_feed_number')],
+                "indexes": [
+                    models.Index(fields=["subject_kind", "subject_id"], name="audit_audit_subject_511b39_idx"),
+                    models.Index(fields=["recorded_at"], name="audit_audit_recorde_fbf7ba_idx"),
+                    models.Index(
+                        condition=models.Q(("leaf_index__isnull", True)),
+                        fields=["recorded_at"],
+                        name="entries_not_yet_in_the_tree",
+                    ),
+                ],
+                "constraints": [models.UniqueConstraint(fields=("feed", "feed_seq"), name="one_entry_a_feed_number")],
             },
         ),
     ]

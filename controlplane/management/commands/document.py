@@ -25,8 +25,8 @@ def lifecycle_document() -> str:
 
 
 def _section(machine: Machine) -> str:
-    lines = [f"## {machine.name.capitalize()}", "", f"Begins in `{machine.initial}`.", "", "```mermaid", "stateDiagram-v2"]
-    lines += [f"    [*] --> {machine.initial}"]
+    lines = [f"## {machine.name.capitalize()}", "", f"Begins in `{machine.initial}`.", ""]
+    lines += ["```mermaid", "stateDiagram-v2", f"    [*] --> {machine.initial}"]
     lines += [f"    {row.source} --> {row.target}: {row.event}" for row in machine.rows]
     lines += [f"    {state} --> [*]" for state in sorted(machine.terminal)]
     lines += ["```", "", "| from | event | to | who | audit |", "|---|---|---|---|---|"]

@@ -1,5 +1,6 @@
 """Start the control plane on this machine: web server, workers and heartbeat, and print how to get in."""
 
+import contextlib
 import json
 import logging
 import os
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 from argparse import ArgumentParser
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -16,6 +18,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
 from controlplane.celery import QUEUES
+from controlplane.live import hub
 
 FIRST_PORT = 8750
 
@@ -77,6 +80,10 @@ class Command(BaseCommand):
                 else:
                     print(f"\nLatticeward is ready at {address}\nSign in (once, 10 minutes): {sign_in}\n", flush=True)
 
+            def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+                hub.end()  # or long polls and sockets would hold the stop for their time
+                super().handle_exit(sig, frame)
+
         config = uvicorn.Config(
             "controlplane.asgi:application",
             host=host,
@@ -89,10 +96,8 @@ class Command(BaseCommand):
             server_header=False,
         )
         server = Server(config)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             server.run()
-        except KeyboardInterrupt:
-            pass
 
 
 class _Workers:

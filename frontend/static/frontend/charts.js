@@ -11,12 +11,18 @@ function read(table) {
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+// Without a pointer over the chart its legend tells the newest value.
+function tellNewest(plot) {
+  if (plot.cursor.idx == null) plot.setLegend({ idx: plot.data[0].length - 1 }, false);
+}
+
 function build(canvas, table, points) {
   const axis = () => ({ stroke: colour("--lw-text-quiet"), grid: { stroke: colour("--lw-line"), width: 1 }, ticks: { show: false } });
   return new uPlot(
     {
       width: canvas.clientWidth,
       height: 240,
+      hooks: { ready: [tellNewest], setLegend: [tellNewest] },
       cursor: { drag: { x: false, y: false } },
       legend: { show: true, live: true },
       scales: {
@@ -61,8 +67,7 @@ function draw(canvas, anew = false) {
     chart = { plot: build(canvas, table, points), points, at: points[0].length };
     charts.set(canvas, chart);
   }
-  // Without a pointer over it the legend tells the newest value.
-  chart.plot.setLegend({ idx: points[0].length - 1 });
+  tellNewest(chart.plot);
 }
 
 function drawAll(anew = false) {

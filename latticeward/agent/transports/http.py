@@ -19,6 +19,7 @@ from latticeward.agent.work import (
 from latticeward.canonical import Fields
 from latticeward.device_keys import DeviceKeys
 from latticeward.enrolment import FinishProofs
+from latticeward.errors import PermanentTransportError
 
 _API: Final = "/api/v1"
 _JSON: Final = {"Content-Type": "application/json"}
@@ -72,6 +73,8 @@ class HttpTransport:
         if answer.status != 200:
             return None
         body = Answer(answer.json())
+        if body.text("state") != "active":
+            raise PermanentTransportError(f"the device is {body.text('state')}", server_code="not_permitted")
         chain = tuple(decode_base64(str(item)) for item in body.items("certificate_chain"))
         return IssuedCertificate(chain=chain, statement=body.binary("statement"))
 

@@ -26,7 +26,6 @@ from latticeward.errors import MalformedMessageError, PermanentTransportError, T
 
 ANSWER_LIMIT_BYTES: Final = 2 * 1024 * 1024
 _TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_TRANSIENT_CODES: Final = frozenset({"clock_skew", "stale_state"})
 _STALE_CONNECTION: Final = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,60}")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -230,10 +229,11 @@ def _refusal(status: int, content: bytes) -> TransientTransportError | Permanent
         found = _CODE.fullmatch(re.split(r"[/:#]", str(problem["type"]))[-1])
         code = found.group() if found is not None else ""
         detail = _one_line(str(problem.get("detail", "")))
+        retryable = problem.get("retryable") is True
     except (AttributeError, KeyError, TypeError, ValueError):
-        code, detail = "", ""
+        code, detail, retryable = "", "", False
     message = f"the server answered {status} {code or 'without a code'}: {detail or 'no explanation'}"
-    if status in _TRANSIENT_STATUS or code in _TRANSIENT_CODES:
+    if retryable or status in _TRANSIENT_STATUS:
         return TransientTransportError(message)
     return PermanentTransportError(message, server_code=code)
 

@@ -323,7 +323,7 @@ class Life:
     home: Path
     server: FakeServer
     floor: Floor = field(default_factory=Floor)
-    contributor: FakeContributor = field(default_factory=FakeContributor)
+    contributor: Any = field(default_factory=FakeContributor)
     interruption: NoPause = field(default_factory=NoPause)
 
     def __post_init__(self) -> None:
@@ -333,9 +333,7 @@ class Life:
         self.state = AgentState.load(self.home)
         identity = identity_of(self.server.authority)
         clock = self.clock
-        trust = TrustKeeper(
-            home=self.home, identity=identity, state=self.state, transport=self.server, clock=clock
-        )
+        trust = TrustKeeper(home=self.home, identity=identity, state=self.state, transport=self.server, clock=clock)
         steps = RoundSteps(
             config=config,
             identity=identity,
@@ -351,9 +349,7 @@ class Life:
             state=self.state,
             steps=steps,
             trust=trust,
-            watch=LedgerWatch(
-                state=self.state, transport=self.server, trust=trust, verify=check_proof, clock=clock
-            ),
+            watch=LedgerWatch(state=self.state, transport=self.server, trust=trust, verify=check_proof, clock=clock),
             backoff=Backoff(random.Random(1)),
             interruption=self.interruption,
             clock=clock,

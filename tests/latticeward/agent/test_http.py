@@ -38,6 +38,9 @@ from tests.latticeward.peers import authority, device_keys
 ROUND = "f0000000-0000-4000-8000-000000000001"
 
 
+ISSUED = {"state": "active", "certificate_chain": ["AQI+"], "statement": "Aw"}
+
+
 @dataclass
 class Seen:
     method: str
@@ -96,7 +99,7 @@ def site() -> Iterator[Site]:
             # What an idle time limit does: the answer said nothing of it.
             self.close_connection = state.close_after
 
-        do_GET = do_POST = _serve  # noqa: N815
+        do_GET = do_POST = _serve
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -124,8 +127,8 @@ def transport(url: str, tmp_path: Path, interruption: Interruption | None = None
     return HttpTransport.make(config, url, device_keys(), interruption or Interruption())
 
 
-def problem(status: int, code: str, detail: str = "because") -> tuple[int, bytes, str]:
-    body = {"type": code, "title": "x", "status": status, "detail": detail}
+def problem(status: int, code: str, detail: str = "because", *, retryable: bool = False) -> tuple[int, bytes, str]:
+    body = {"type": code, "title": "x", "status": status, "detail": detail, "retryable": retryable}
     return status, json.dumps(body).encode(), "application/problem+json"
 
 
@@ -190,7 +193,7 @@ def test_the_calls_of_an_enrolment(site: Site, tmp_path: Path) -> None:
         if seen.path.endswith("/certificate"):
             if len(site.seen) == 3:
                 return 202, b'{"state": "pending"}', "application/json"
-            return 200, json.dumps({"certificate_chain": ["AQI+"], "statement": "Aw"}).encode(), "application/json"
+            return 200, json.dumps(ISSUED).encode(), "application/json"
         if seen.path.endswith("/finish"):
             return 202, b'{"device": "d", "state": "pending"}', "application/json"
         return 201, json.dumps({"enrolment": "e", "answer": "AQ", "mac": "Ag"}).encode(), "application/json"
@@ -208,6 +211,12 @@ def test_the_calls_of_an_enrolment(site: Site, tmp_path: Path) -> None:
     assert json.loads(site.seen[1].body)["signatures"] == {"authentication": "YQ", "classical": "Yw", "signing": "cw"}
 
 
+def test_a_declined_device_is_told_so(site: Site, tmp_path: Path) -> None:
+    site.answer = lambda seen: (200, b'{"state": "declined"}', "application/json")
+    with pytest.raises(PermanentTransportError, match="declined"):
+        transport(site.url, tmp_path).collect_certificate("e", wait_seconds=0)
+
+
 def test_pairs_come_as_canonical_maps(site: Site, tmp_path: Path) -> None:
     site.answer = lambda seen: (200, canonical.encode({"plan": b"p", "assignment": b"a"}), "application/cbor")
     agent = transport(site.url, tmp_path)
@@ -220,7 +229,7 @@ def test_pairs_come_as_canonical_maps(site: Site, tmp_path: Path) -> None:
     ("status", "code"), [(503, "busy"), (429, "throttled"), (500, "x"), (401, "clock_skew"), (409, "stale_state")]
 )
 def test_answers_that_ask_to_come_back_are_transient(site: Site, tmp_path: Path, status: int, code: str) -> None:
-    site.answer = lambda seen: problem(status, code, "the clock is 90 s ahead")
+    site.answer = lambda seen: problem(status, code, "the clock is 90 s ahead", retryable=status < 429)
     with pytest.raises(TransientTransportError, match=f"{code}: the clock is 90 s ahead"):
         transport(site.url, tmp_path).join(ROUND)
 
@@ -268,7 +277,7 @@ def test_a_server_that_is_not_there_is_transient(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["http://10.0.0.1", "http://hospital.example:8750", "http://0.0.0.0:1"])
 def test_plain_http_to_another_machine_is_refused(tmp_path: Path, url: str) -> None:
-    with pytest.raises(PermanentTransportError, match="this machine itself only.*https"):
+    with pytest.raises(PermanentTransportError, match=r"this machine itself only.*https"):
         transport(url, tmp_path)
 
 

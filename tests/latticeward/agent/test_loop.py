@@ -368,6 +368,16 @@ def test_a_round_that_moved_on_meanwhile_is_not_held_against_anybody(life: Life,
     assert life.state.rounds[round_id].stage is Stage.SETTLED
 
 
+def test_a_round_that_does_not_want_this_device_is_refused(life: Life, server: FakeServer) -> None:
+    def refuse(round_id: str) -> None:
+        raise PermanentTransportError("not invited", server_code="not_permitted")
+
+    round_id = server.open_round(1)
+    server.join = refuse  # type: ignore[method-assign]
+    life.once()
+    assert life.state.rounds[round_id].code == "not_permitted"
+
+
 def test_an_agent_may_leave_after_so_many_rounds(life: Life, server: FakeServer) -> None:
     round_id = server.open_round(1)
     life.once()
@@ -397,6 +407,4 @@ def test_a_wrong_clock_is_told_once(life: Life, server: FakeServer, caplog: pyte
     life.loop._clock = lambda: server.now + timedelta(seconds=90)
     with caplog.at_level("WARNING"):
         life.once(3)
-    assert [record.getMessage() for record in caplog.records] == [
-        "this machine's clock is 90 s ahead of the server's"
-    ]
+    assert [record.getMessage() for record in caplog.records] == ["this machine's clock is 90 s ahead of the server's"]

@@ -19,7 +19,7 @@ from latticeward.crypto.certificate import (
     verify_csr,
 )
 from latticeward.crypto.certificate_keys import ML_DSA_87, CertificateSigningKey
-from latticeward.crypto.issuing import issue_device, make_issuing, make_responder, make_root
+from latticeward.crypto.issuing import DEVICE_LIFETIME, issue_device, make_issuing, make_responder, make_root
 from latticeward.errors import CertificateNotValidError, KeyUsageError, MalformedMessageError
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -44,7 +44,7 @@ class Authority:
         )
         self.device_key = CertificateSigningKey.generate(self.profile.device)
 
-    def issue(self, names: DeviceNames = NAMES, **changes: timedelta) -> bytes:
+    def issue(self, names: DeviceNames = NAMES, lifetime: timedelta = DEVICE_LIFETIME) -> bytes:
         return issue_device(
             self.device_key.public_raw,
             algorithm=self.profile.device,
@@ -52,7 +52,7 @@ class Authority:
             issuing=self.issuing,
             issuing_key=self.issuing_key,
             now=NOW,
-            **changes,
+            lifetime=lifetime,
         )
 
 

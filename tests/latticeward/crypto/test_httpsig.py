@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,9 +70,7 @@ def verify(facts: RequestFacts, now: datetime = NOW) -> VerifiedRequest:
 
 
 def with_header(facts: RequestFacts, name: str, change: Callable[[str], str]) -> RequestFacts:
-    return replace(
-        facts, headers=tuple((key, change(value) if key == name else value) for key, value in facts.headers)
-    )
+    return replace(facts, headers=tuple((key, change(value) if key == name else value) for key, value in facts.headers))
 
 
 def without_header(facts: RequestFacts, name: str) -> RequestFacts:
@@ -107,7 +106,7 @@ def test_another_body_than_the_signed_one_is_refused() -> None:
     [{"method": "PUT"}, {"authority": "127.0.0.1:8751"}, {"path": "/api/v1/work"}, {"query": "x=1"}],
     ids=str,
 )
-def test_each_part_of_the_address_is_covered(change: dict[str, str]) -> None:
+def test_each_part_of_the_address_is_covered(change: dict[str, Any]) -> None:
     with pytest.raises(InvalidSignatureError):
         verify(replace(signed(), **change))
 
@@ -187,12 +186,9 @@ def test_labels_in_another_order_missing_or_repeated_are_refused() -> None:
 
 
 def test_labels_that_disagree_on_a_parameter_are_refused() -> None:
-    later = signed(created_at=NOW + timedelta(seconds=1))
-    mixed = dict(signed().headers), dict(later.headers)
-    for name in ("signature-input",):
-        halves = mixed[0][name].split(", ")[0], mixed[1][name].split(", ")[1]
-        with pytest.raises(MalformedMessageError):
-            verify(with_header(signed(), name, lambda value, halves=halves: ", ".join(halves)))
+    later = dict(signed(created_at=NOW + timedelta(seconds=1)).headers)["signature-input"].split(", ")[1]
+    with pytest.raises(MalformedMessageError):
+        verify(with_header(signed(), "signature-input", lambda value: f"{value.split(', ')[0]}, {later}"))
 
 
 @pytest.mark.parametrize("halves", [(1, 0), (0, 1), (1, 1)], ids=["pq forged", "cl forged", "both forged"])

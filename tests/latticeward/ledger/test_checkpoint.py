@@ -28,7 +28,7 @@ def refused(text: str, *, origin: str = ORIGIN) -> None:
 
 
 def test_it_reads_as_it_was_written() -> None:
-    assert BODY == f"{ORIGIN}\n4711\nAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+    assert BODY.split("\n") == [ORIGIN, "4711", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]
     assert SIGNATURES.startswith(f"— {ORIGIN} ")
     expected = Checkpoint(origin=ORIGIN, size=4711, root=ROOT)
     assert verify_checkpoint(NOTE, origin=ORIGIN, key=KEY.verify_key) == expected
@@ -75,7 +75,6 @@ def test_lines_of_witnesses_are_passed_over_and_broken_ones_of_ours_are_not() ->
         NOTE.replace("4711", "-1"),
         NOTE.replace("4711", str(2**63)),
         NOTE.replace("4711", "4711\nan extension"),
-        NOTE.replace("HB0eHx8=", "HB0eHx9="),
         NOTE.replace("Hh8=", "Hh9="),
         NOTE.replace("Hh8=", "Hh8"),
         NOTE.replace("AAEC", "AAED"),
@@ -92,6 +91,7 @@ def test_lines_of_witnesses_are_passed_over_and_broken_ones_of_ours_are_not() ->
         NOTE + "x" * 2**20,
         "\ud800" + NOTE,
     ],
+    ids=lambda note: str(len(note)),
 )
 def test_anything_else_is_refused(note: str) -> None:
     assert note != NOTE
