@@ -74,14 +74,14 @@ class Board:
         """One step of the set-up, with the seconds that it took."""
         started = time.monotonic()
         if not self.console.is_terminal:
-            self.console.print(f"  … {title}")
+            self.console.print(f"  … {title}", soft_wrap=True)
         try:
             with self.console.status(title):
                 yield
         except BaseException:
-            self.console.print(f"  [red]✗[/] {title}")
+            self.console.print(f"  [red]✗[/] {title}", soft_wrap=True)
             raise
-        self.console.print(f"  [green]✓[/] {title} ({time.monotonic() - started:.1f} s)")
+        self.console.print(f"  [green]✓[/] {title} ({time.monotonic() - started:.1f} s)", soft_wrap=True)
 
     def announce(self, *lines: str) -> None:
         """Where the pages are: said at once; the first line, which stays true, is repeated under the board."""

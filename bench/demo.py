@@ -259,8 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     var = Path(os.environ.get("LATTICEWARD_VAR") or ROOT / "var").absolute()
     board = Board()
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)  # SIGINT too: a shell script's background jobs inherit it ignored
     try:
         with _only_one(var):
             if options.fresh:

@@ -19,10 +19,13 @@ from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
 from django.conf import settings
+from django.core.management.base import SystemCheckError
 from django.urls import path
 
 from controlplane.live import listen
+from controlplane.startup import require_sound_process
 from frontend.consumers import LiveConsumer
+from latticeward.errors import LatticewardError
 from rounds.door import Door
 from rounds.endpoints import ROUTES
 
@@ -49,6 +52,11 @@ async def _lifespan(receive: Any, send: Any) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
+            try:
+                await asyncio.to_thread(require_sound_process)
+            except (LatticewardError, SystemCheckError) as error:
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
             if listener:

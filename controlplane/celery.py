@@ -9,6 +9,7 @@ import os
 from typing import Any
 
 from celery import Celery
+from celery.signals import worker_init
 from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
@@ -41,9 +42,25 @@ def configure(sender: Any, **_: Any) -> None:
         beat_schedule={
             "sequence the ledger": {"task": "keys.tasks.sequence_ledger", "schedule": 1.0},
             "advance rounds and pick up what a crash left": {"task": "rounds.tasks.sweep", "schedule": 2.0},
+            "seal models for newcomers": {"task": "rounds.tasks.seal_for_newcomers", "schedule": 5.0},
+            "destroy what must not be kept": {"task": "rounds.tasks.keep_house", "schedule": 3600.0},
             "devices' and keys' housekeeping": {"task": "devices.tasks.sweep", "schedule": 5.0},
         },
     )
+
+
+@worker_init.connect  # type: ignore[untyped-decorator]
+def refuse_unsound_worker(**_: Any) -> None:
+    """Stop a worker's start with one sentence when a primitive, a key or the set-up is not as it must be."""
+    from django.core.management.base import SystemCheckError
+
+    from controlplane.startup import require_sound_process
+    from latticeward.errors import LatticewardError
+
+    try:
+        require_sound_process()
+    except (LatticewardError, SystemCheckError) as error:
+        raise SystemExit(str(error)) from error
 
 
 app.autodiscover_tasks(["keys", "devices", "rounds"])

@@ -24,6 +24,8 @@ class Environment(BaseSettings):
     var: Path = Field(Path("var"), description="folder of database, blobs, vault, logs")
     federation: str = Field("federation", description="slug of this installation's federation; stands in certificates")
     federation_name: str = Field("Hospital federation", description="its name for people")
+    suites: str = Field("hybrid", description="comma-separated suites that new devices and plans may use")
+    suite_floor: str = Field("hybrid", description="the weakest suite that is accepted from anybody")
     secret_key: str = Field("", description="Django's signing secret; made and kept in the var folder if empty")
     public_url: str = Field("http://127.0.0.1:8750", description="address that devices and browsers use")
     allowed_hosts: str = Field("127.0.0.1,localhost,[::1],testserver", description="comma-separated host names")

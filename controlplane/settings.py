@@ -175,8 +175,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 
 FEDERATION_SLUG = ENVIRONMENT.federation
 FEDERATION_NAME = ENVIRONMENT.federation_name
-ACCEPTED_SUITES = ("hybrid", "high", "constrained")
-SUITE_FLOOR = "hybrid"
+ACCEPTED_SUITES = tuple(name.strip() for name in ENVIRONMENT.suites.split(",") if name.strip())
+SUITE_FLOOR = ENVIRONMENT.suite_floor
 
 # --- API -----------------------------------------------------------------------------------------------------------
 

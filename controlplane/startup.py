@@ -1,23 +1,40 @@
-"""What must hold before the control plane serves: primitives that answer right, keys that can be read, an authority.
+"""What must hold before a process of the control plane works: right primitives, readable keys, a sound set-up.
 
-Fail closed: whatever is missing stops the start with one sentence that says what to do.
+Fail closed: whatever is missing stops the start with one sentence that says what to do. The web server asks at its
+lifespan's start and every worker at its own, so no way of starting one goes round it.
 """
 
+from functools import cache
+
 from django.conf import settings
+from django.core.management import call_command
 
 from devices.services import found_federation
 from keys import vault
 from latticeward.crypto.selftest import run_selftest
 
 
-def prepare() -> None:
-    """Check this process and make the authority on a new system.
+@cache
+def require_sound_process() -> None:
+    """Check this process, once.
 
     Raises:
+        SystemCheckError: the set-up cannot keep its promises (``controlplane/checks.py``, ``keys/checks.py``).
         SelfTestError: a primitive of the active policy is missing or wrong.
-        CustodyError: a key-encryption key is missing or open to others.
+        CustodyError: a key-encryption key of this process's role is missing or open to others.
+    """
+    call_command("check", fail_level="ERROR", verbosity=0)
+    run_selftest(settings.ACCEPTED_SUITES)
+    vault.require_keks()
+
+
+def prepare() -> None:
+    """Make the federation and its authority on a new system, and check this process.
+
+    Raises:
+        SystemCheckError, SelfTestError, CustodyError: as ``require_sound_process``.
     """
     run_selftest(settings.ACCEPTED_SUITES)
     if settings.ROLE == "all":
         found_federation(slug=settings.FEDERATION_SLUG, name=settings.FEDERATION_NAME)
-    vault.require_keks()
+    require_sound_process()

@@ -28,6 +28,9 @@ urlpatterns = [
     path("healthz", health),
     # devices: enrolment and trust
     path("api/v1/trust", keys.trust),
+    path("api/v1/revocations.crl", keys.revocation_list),
+    path("api/v1/ocsp", keys.ocsp),
+    path("api/v1/ocsp/<path:question>", keys.ocsp_by_address),
     path("api/v1/enrolments", devices.EnrolmentsView.as_view()),
     path("api/v1/enrolments/<uuid:enrolment_id>/finish", devices.FinishEnrolmentView.as_view()),
     # operators

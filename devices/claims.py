@@ -167,9 +167,9 @@ def cancel_claim(*, claim_id: UUID, actor: str) -> None:
             raise NotFoundError(f"there is no unused claim {claim_id}")
         claim = Claim.objects.select_related("site__federation").get(pk=claim_id)
         record(
-            "claim.refused",
+            "claim.cancelled",
             actor=actor,
             feed=claim.site.federation.feed,
             subject=("claim", claim_id),
-            details={"lookup": lookup_text(bytes.fromhex(claim.lookup_id)), "why": "cancelled"},
+            details={"lookup": lookup_text(bytes.fromhex(claim.lookup_id))},
         )

@@ -15,7 +15,7 @@ from controlplane.live import Event, hub
 from devices.services import collect
 from latticeward import canonical
 from latticeward.crypto.httpsig import verify_body_digest
-from latticeward.errors import LatticewardError, MalformedMessageError
+from latticeward.errors import IdempotencyMismatchError, LatticewardError, MalformedMessageError
 from rounds import ingress, selectors, tasks
 from rounds.door import Call, Entry, Reply, in_thread, missing, path
 from rounds.services.coordination import join_round
@@ -108,6 +108,8 @@ async def _submit(call: Call) -> Reply:
             writer.write(piece)
         verify_body_digest(call.request, writer.digest)
         if earlier is not None:
+            if writer.digest.hex() != earlier.blob:
+                raise IdempotencyMismatchError(f"submission {earlier.id} was made of other bytes")
             return Reply.cbor(bytes(earlier.receipt))
         blob = await in_thread(writer.finish)
         submission = await in_thread(

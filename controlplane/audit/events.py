@@ -35,6 +35,7 @@ EVENTS: Final[dict[str, str]] = {
     "federation.created": "A federation was founded",
     "site.created": "A hospital was added",
     "claim.created": "A claim code was made",
+    "claim.cancelled": "A claim code was cancelled",
     "claim.refused": "A claim code was refused",
     "device.requested": "A device asked to be enrolled and proved its keys",
     "device.approved": "A device was approved",
@@ -55,6 +56,9 @@ EVENTS: Final[dict[str, str]] = {
     "key.compromised": "A key was declared compromised",
     "key.destroyed": "A key's secret was destroyed",
     "certificate.issued": "A certificate was issued",
+    "offline_keys.exported": "The root and anchor keys were exported for safe keeping",
+    "offline_keys.removed": "The root and anchor keys were taken out of the service",
+    "offline_keys.restored": "The root and anchor keys were brought back into the service",
     "trust.published": "A trust statement was signed",
     # people
     "user.signed_in": "A person signed in",

@@ -68,6 +68,8 @@ def _enrol(options: argparse.Namespace, config: AgentConfig, interruption: Inter
     if not server:
         raise NotFoundError("the typed form of a claim names no server: give --server")
     secrets = load_or_make_secrets(config.home)
+    # The console shows the same words to whoever approves this machine.
+    print(f"Fingerprint of this machine, for the approval: {secrets.keys.signing.verify_key.fingerprint}", flush=True)
     transport = TRANSPORTS[config.transport](config, server, secrets.keys, interruption)
     backoff = Backoff(random.SystemRandom())
     while True:
@@ -134,6 +136,7 @@ def _status(config: AgentConfig) -> None:
         return
     state = AgentState.load(config.home)
     print(f"device     {identity.device_id}, site {identity.site}, key epoch {identity.epoch}")
+    print(f"signing    {identity.secrets.keys.signing.verify_key.fingerprint}")
     print(f"server     {identity.server}, trust statement {state.trust_sequence}")
     print(f"anchor     {identity.anchor.hex()}")
     model = state.model

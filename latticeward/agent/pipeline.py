@@ -188,7 +188,11 @@ def train_update(
 
 
 def round_rng(device_seed: bytes, assignment: Assignment, use: str) -> np.random.Generator:
-    """A generator of its own for each device, round and use; foretold by nobody without the seed.
+    """A generator of its own for each device, plan, base model and use; foretold by nobody without the seed.
+
+    The round's id is left out on purpose: when a round fails and another starts from the same model, this device
+    gives the same numbers again, and a server cannot average several draws of one update
+    (docs/adr/0017-same-base-same-numbers.md).
 
     Args:
         device_seed: 32 secret bytes.
@@ -197,7 +201,6 @@ def round_rng(device_seed: bytes, assignment: Assignment, use: str) -> np.random
     context = canonical.digest(
         "latticeward/round-rng/v1",
         use.encode(),
-        assignment.round_id.encode(),
         assignment.plan_digest,
         assignment.base_model_digest,
     )

@@ -76,15 +76,16 @@ class RoundSteps:
         """Believe the assignment, join, train while others join, and write the submission's bytes.
 
         Raises:
-            ReplayError: this device has contributed to the same base model in another round.
+            ReplayError: this device has contributed to the same base model under another plan.
         """
         verified = self._verified_assignment(seen)
         plan, assignment = verified.plan, verified.assignment
         self._config.floor.require(plan)
-        digest = assignment.base_model_digest.hex()
-        earlier = self._state.contributed.get(digest, seen.round_id)
-        if earlier != seen.round_id:
-            raise ReplayError(f"round {seen.round_id}: this device gave to the same base model in round {earlier}")
+        digest, plan_digest = assignment.base_model_digest.hex(), assignment.plan_digest.hex()
+        # Under one plan a base model always gets the same numbers (pipeline.round_rng), so a round that failed may be
+        # repeated; another plan would get others. A plan's own start holds nobody's data and is free to all plans.
+        if assignment.base_model and self._state.contributed.get(digest, plan_digest) != plan_digest:
+            raise ReplayError(f"round {seen.round_id}: this device gave to the same base model under another plan")
         base = self._base_vector(verified)
         self._state.highest_round[plan.training_id] = assignment.number
         memory = self._state.put(
@@ -122,8 +123,8 @@ class RoundSteps:
         """
         envelope = self._state.recall(memory.round_id, "submission.bin")
         digest = bytes.fromhex(memory.submission_digest)
-        # Remembered before the first byte leaves: from here on no other round may see this base model's update.
-        self._state.contributed[memory.base_model_digest] = memory.round_id
+        # Remembered before the first byte leaves: from here on no other plan may see this base model's update.
+        self._state.contributed[memory.base_model_digest] = self._assignment(memory.round_id).plan_digest.hex()
         self._state.save()
         raw = self._transport.submit(memory.round_id, envelope, submission_digest=digest)
         receipt = verify_receipt(

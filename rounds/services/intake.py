@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 from django.db import IntegrityError, transaction
 from django.db.models import Q
-from django.db.models.functions import Greatest
+from django.db.models.functions import Coalesce, Greatest
 from django.utils import timezone
 
 from controlplane.audit.services import record
@@ -36,11 +36,12 @@ from latticeward.errors import (
 from latticeward.instants import to_unix_milliseconds
 from latticeward.lifecycle import PARTICIPANT, DeviceState, ParticipantState, RoundState
 from latticeward.messages import SubmissionReceipt
-from latticeward.updates.encoding import accumulate
+from latticeward.updates.encoding import FixedPointCodec, accumulate
 from rounds.models import Contribution, Partial, Participant, Round, Submission
 from rounds.services.coordination import participant_of
 from rounds.services.opening import OpenedContribution, codec_of, open_submission
 from rounds.services.partials import (
+    RingVector,
     discard,
     forget_replaced,
     load_partial,
@@ -239,7 +240,9 @@ def accept_updates(opened: list[tuple[Submission, OpenedContribution]]) -> None:
         slot = (os.getpid() + threading.get_ident() // 64) % SLOTS
         partial = Partial.objects.filter(round=current, slot=slot).first()
         codec = codec_of(current.training.round_plan)
-        vector = load_partial(partial, codec.dtype) if partial else codec.empty_sum()
+        vector = _present_sum(partial, codec)
+        if vector is None:
+            continue  # another worker replaced the version between our two reads
         accumulate(vector, *(contribution.vector for _, contribution in opened))
         members = [*members_of(partial), *(submission.digest for submission, _ in opened)]
         prepared = prepare_partial(current, slot, partial, vector, members)
@@ -251,7 +254,10 @@ def accept_updates(opened: list[tuple[Submission, OpenedContribution]]) -> None:
                 for submission, contribution in opened:
                     _count(submission, swapped, {**contribution.seconds, "accumulate": seconds})
                 last = max(submission.received_at for submission, _ in opened)
-                Round.objects.filter(pk=current.pk).update(last_update_at=Greatest("last_update_at", last))
+                Round.objects.filter(pk=current.pk).update(
+                    # SQLite has no greatest of nothing and something.
+                    last_update_at=Greatest(Coalesce("last_update_at", last), last)
+                )
         except StaleStateError:
             discard(prepared)  # a slot was written by another worker, or a participant moved: look again
             continue
@@ -260,6 +266,18 @@ def accept_updates(opened: list[tuple[Submission, OpenedContribution]]) -> None:
             raise
         forget_replaced(prepared)
         return
+
+
+def _present_sum(partial: Partial | None, codec: FixedPointCodec) -> RingVector | None:
+    """What a slot holds now; None if the version that was read has been replaced meanwhile."""
+    if partial is None:
+        return codec.empty_sum()
+    try:
+        return load_partial(partial, codec.dtype)
+    except NotFoundError:
+        if Partial.objects.filter(pk=partial.pk, version=partial.version).exists():
+            raise  # the blob is gone and the row still names it: nothing may be guessed
+        return None
 
 
 def _count(submission: Submission, partial: Partial, seconds: dict[str, float]) -> None:

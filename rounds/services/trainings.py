@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -19,7 +20,7 @@ from keys import vault
 from keys.services import sign_with
 from latticeward.crypto.keys import DecapsulationKey
 from latticeward.crypto.signing import Purpose
-from latticeward.crypto.suites import get_suite
+from latticeward.crypto.suites import get_suite, negotiate
 from latticeward.instants import to_unix_milliseconds
 from latticeward.lifecycle import ROUND, TRAINING, RoundState, TrainingState
 from latticeward.messages import Assignment, roster_digest
@@ -43,8 +44,10 @@ def open_training(*, federation: Federation, plan: RoundPlan, actor: str) -> Tra
 
     Raises:
         IncompatiblePlanError: the plan's parts do not fit each other.
+        UnsupportedSuiteError: its suite is not one that this federation accepts, at or above the floor.
     """
     plan.validate()
+    negotiate([plan.suite], settings.ACCEPTED_SUITES, settings.SUITE_FLOOR)
     raw = plan.to_bytes()
     with transaction.atomic():
         training = Training.objects.create(

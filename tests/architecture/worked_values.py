@@ -62,8 +62,8 @@ def worked_values() -> list[tuple[str, str]]:
     header_digest, body_digest = hashlib.sha256(b"header").digest(), hashlib.sha256(b"body").digest()
     return [
         (
-            'canonical CBOR of {"type": "example", "v": 1, "ok": true, "none": null, "x": 0.5, "y": 0.1, "raw": h\'0102\', '
-            '"list": [-1, 1000]}',
+            'canonical CBOR of {"type": "example", "v": 1, "ok": true, "none": null, "x": 0.5, "y": 0.1, '
+            '"raw": h\'0102\', "list": [-1, 1000]}',
             canonical.encode(
                 {
                     "type": "example",
@@ -78,7 +78,7 @@ def worked_values() -> list[tuple[str, str]]:
             ).hex(),
         ),
         ('digest("latticeward/weights/v1", 12 zero bytes)', weights_digest(np.zeros(3, dtype=np.float32)).hex()),
-        ("KDF(000102…1f, \"latticeward/example/v1\")", derive_key(_SEED, label="latticeward/example/v1").hex()),
+        ('KDF(000102…1f, "latticeward/example/v1")', derive_key(_SEED, label="latticeward/example/v1").hex()),
         ("key id, ml-dsa-65, seed 000102…1f", AuthenticationSigningKey.from_seed(_SEED).verify_key.key_id.hex()),
         ("key id, ed25519, private key 000102…1f", ClassicalSigningKey.from_seed(_SEED).verify_key.key_id.hex()),
         (
@@ -94,13 +94,14 @@ def worked_values() -> list[tuple[str, str]]:
         ("its mac_key", _CLAIM.mac_key.hex()),
         ('MAC of a T1 of the two bytes "T1"', transcript_mac(b"T1", mac_key=_CLAIM.mac_key).hex()),
         ('T2 of "T1" and the one byte "A"', transcript_digest(b"T1", b"A").hex()),
-        ("H of the signature base of section 10's example, authority fl.example.org, nonce of 000102…0f, keyid of zeros, "
-         "label pq", hashlib.sha256(base).hexdigest()),
+        (
+            "H of the signature base of section 10's example, authority fl.example.org, nonce of 000102…0f, "
+            "keyid of zeros, label pq",
+            hashlib.sha256(base).hexdigest(),
+        ),
         (
             "roster digest of 00000000-0000-4000-8000-000000000002 and 00000000-0000-4000-8000-000000000001",
-            roster_digest(
-                ["00000000-0000-4000-8000-000000000002", "00000000-0000-4000-8000-000000000001"]
-            ).hex(),
+            roster_digest(["00000000-0000-4000-8000-000000000002", "00000000-0000-4000-8000-000000000001"]).hex(),
         ),
         ("s and B for C = 4.0, N = 16, k = 32", f"{codec.scale} {codec.bound}"),
         (

@@ -9,7 +9,6 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
 
-from controlplane.audit.events import EVENTS
 from controlplane.audit.models import AuditEntry
 from devices.models import Federation
 from keys import offline, rotation, vault
@@ -163,13 +162,6 @@ def test_without_an_authority_the_trust_document_is_a_problem(db: None, client: 
     assert answer.json()["type"] == "custody_failed"
 
 
-@pytest.fixture
-def offline_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    for what in ("exported", "removed", "restored"):
-        monkeypatch.setitem(EVENTS, f"offline_keys.{what}", what)
-
-
-@pytest.mark.usefixtures("offline_events")
 def test_root_and_anchor_leave_and_come_back(federation: Federation) -> None:
     file = offline.export_offline(passphrase=PASSPHRASE, actor="user:2")
     anchor = server_keys(Purpose.TRUST).get()
@@ -189,7 +181,6 @@ def test_root_and_anchor_leave_and_come_back(federation: Federation) -> None:
     assert server_keys(Purpose.TRUST).get() == anchor
 
 
-@pytest.mark.usefixtures("offline_events")
 def test_the_receipt_key_is_renewed_while_the_anchor_is_offline(federation: Federation, settings: Any) -> None:
     file = offline.export_offline(passphrase=PASSPHRASE, actor="user:2")
     offline.remove_offline(file=file, passphrase=PASSPHRASE, actor="user:2")
@@ -201,7 +192,6 @@ def test_the_receipt_key_is_renewed_while_the_anchor_is_offline(federation: Fede
     assert server_keys(Purpose.SUBMISSION_RECEIPT).filter(not_after_at__gt=later).exists()
 
 
-@pytest.mark.usefixtures("offline_events")
 def test_a_wrong_file_or_passphrase_removes_nothing(federation: Federation) -> None:
     file = offline.export_offline(passphrase=PASSPHRASE, actor="user:2")
     with pytest.raises(DecryptionError):

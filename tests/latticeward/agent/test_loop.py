@@ -18,6 +18,7 @@ from latticeward.errors import (
     PermanentTransportError,
     TransientTransportError,
 )
+from latticeward.updates.tensors import weights_digest
 from tests.latticeward.agent.fakes import FakeServer, Life, entry_of, heart_plan, stranger, uuid_of
 from tests.latticeward.peers import MINUTE, NOW, device_keys
 
@@ -141,7 +142,9 @@ def test_a_refused_submission_is_not_sent_again(life: Life, server: FakeServer) 
     assert len(server.submitted) == 1
 
 
-def test_one_base_model_is_given_to_once(life: Life, server: FakeServer) -> None:
+def test_after_a_failed_round_the_same_plan_may_start_from_the_same_model_again(
+    life: Life, server: FakeServer
+) -> None:
     first = server.open_round(1)
     life.once()
     server.see(first, state="collecting")
@@ -149,9 +152,17 @@ def test_one_base_model_is_given_to_once(life: Life, server: FakeServer) -> None
     server.see(first, state="failed", participant="dropped")
     second = server.open_round(2)
     life.once()
+    assert life.state.rounds[second].stage is Stage.PREPARED
+
+
+def test_a_base_model_that_was_given_to_under_another_plan_is_refused(life: Life, server: FakeServer) -> None:
+    base = server.make_model(1, np.full(36, 3, dtype=np.float32))
+    life.state.contributed[weights_digest(server.models[base][3]).hex()] = bytes(32).hex()
+    second = server.open_round(2, base=base)
+    life.once()
     assert life.state.rounds[second].stage is Stage.REFUSED
     assert life.state.rounds[second].code == "replayed"
-    assert life.contributor.made == 1
+    assert life.contributor.made == 0
 
 
 def test_a_base_model_that_nothing_was_sent_to_is_still_free(life: Life, server: FakeServer) -> None:

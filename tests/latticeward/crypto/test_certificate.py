@@ -14,6 +14,7 @@ from latticeward.crypto.certificate import (
     PROFILES,
     DeviceNames,
     fingerprint,
+    key_usage,
     make_csr,
     verify_chain,
     verify_csr,
@@ -144,7 +145,7 @@ def test_the_issuing_authority_cannot_make_another_authority() -> None:
         verify_chain([leaf, deeper, made.issuing], root=made.root, now=NOW)
 
 
-def _leaf_with(subject_key: object, usage: list[x509.ObjectIdentifier]) -> bytes:
+def _leaf_with(subject_key: object, usage: list[x509.ObjectIdentifier], stated: x509.KeyUsage | None = None) -> bytes:
     """A leaf that the issuing authority really signed, of a kind that it must never have signed."""
     made = authority()
     subject = x509.Name(
@@ -156,7 +157,7 @@ def _leaf_with(subject_key: object, usage: list[x509.ObjectIdentifier]) -> bytes
     )
     issuer = x509.load_der_x509_certificate(made.issuing)
     names = [x509.DNSName(NAMES.dns_name), x509.UniformResourceIdentifier(NAMES.uri)]
-    return (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer.subject)
@@ -170,9 +171,10 @@ def _leaf_with(subject_key: object, usage: list[x509.ObjectIdentifier]) -> bytes
             x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()),  # type: ignore[arg-type]
             critical=False,
         )
-        .sign(made.issuing_key.private, None)
-        .public_bytes(serialization.Encoding.DER)
     )
+    if stated is not None:
+        builder = builder.add_extension(stated, critical=True)
+    return builder.sign(made.issuing_key.private, None).public_bytes(serialization.Encoding.DER)
 
 
 def test_a_classical_subject_key_is_refused_though_path_validation_lets_it_through() -> None:
@@ -191,6 +193,34 @@ def test_a_leaf_without_stated_key_usage_or_with_more_purposes_is_refused() -> N
     ):
         with pytest.raises(CertificateNotValidError):
             verify_chain([_leaf_with(key, usage), made.issuing], root=made.root, now=NOW)
+
+
+def test_a_leaf_that_may_do_more_than_sign_is_refused() -> None:
+    made = authority()
+    key = mldsa.MLDSA65PrivateKey.generate().public_key()
+    right = key_usage(authority=False)
+    with pytest.raises(CertificateNotValidError, match=r"path validation|not made for a device"):
+        verify_chain(
+            [_leaf_with(key, [ExtendedKeyUsageOID.CLIENT_AUTH], key_usage(authority=True)), made.issuing],
+            root=made.root,
+            now=NOW,
+        )
+    wider = x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=True,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    chain = [_leaf_with(key, [ExtendedKeyUsageOID.CLIENT_AUTH], wider), made.issuing]
+    with pytest.raises(CertificateNotValidError, match="not made for a device"):
+        verify_chain(chain, root=made.root, now=NOW)
+    chain[0] = _leaf_with(key, [ExtendedKeyUsageOID.CLIENT_AUTH], right)
+    assert verify_chain(chain, root=made.root, now=NOW).device_id == NAMES.device_id
 
 
 def test_any_flipped_byte_of_the_leaf_is_refused() -> None:
