@@ -8,6 +8,8 @@ from typing import Final
 
 BENCHES: Final[dict[str, str]] = {
     "aead": "bench.aead",
+    "crypto": "bench.crypto",
+    "envelope": "bench.envelope",
     "round": "bench.round",
     "start": "bench.start",
 }

@@ -26,7 +26,7 @@ def configure(sender: Any, **_: Any) -> None:
     sender.conf.update(
         broker_url=settings.CELERY_BROKER_URL,
         broker_connection_retry_on_startup=True,
-        broker_transport_options={"polling_interval": 0.01} if embedded else {"confirm_publish": True},
+        broker_transport_options={"polling_interval": 0.005} if embedded else {"confirm_publish": True},
         task_default_queue="aggregate",
         task_ignore_result=True,
         task_acks_late=True,

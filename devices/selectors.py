@@ -1,8 +1,11 @@
 """Reads about devices: the fleet as people see it, and the keys that rounds rely on."""
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 from django.utils import timezone
 
@@ -11,7 +14,7 @@ from keys.models import Key
 from keys.selectors import certificate_ends
 from latticeward.crypto.keys import CompositeVerifyKey, EncapsulationKey
 from latticeward.crypto.secret_key import speakable
-from latticeward.errors import KeyUsageError
+from latticeward.errors import KeyUsageError, LatticewardError
 from latticeward.lifecycle import DeviceState, KeyState
 
 # Three long polls without a word.
@@ -84,24 +87,25 @@ def active_devices(federation: Federation) -> list[Device]:
     )
 
 
-def encapsulation_key(device: Device) -> EncapsulationKey:
-    """What may be sealed to this device now.
+def encapsulation_keys(devices: Iterable[Device]) -> dict[UUID, EncapsulationKey]:
+    """What may be sealed to each of these devices now, by device id, in one question to the database.
 
-    Raises:
-        KeyUsageError: it has no active encapsulation key of its present epoch.
+    A device without an active key of its present epoch, or with one that cannot be read, is left out: it must not
+    keep the others from their model.
     """
-    key = _active_key(device, "encapsulation")
-    return EncapsulationKey.from_raw(bytes(key.public_key), key.algorithm)
+    found = {}
+    for device, key in _active_keys(devices, "encapsulation"):
+        with suppress(LatticewardError):
+            found[device.id] = EncapsulationKey.from_raw(bytes(key.public_key), key.algorithm)
+    return found
 
 
-def signing_key(device: Device) -> CompositeVerifyKey:
-    """What verifies messages that this device signs now.
-
-    Raises:
-        KeyUsageError: it has no active signing key of its present epoch.
-    """
-    key = _active_key(device, "signing")
-    return CompositeVerifyKey.from_raw(bytes(key.public_key), key.algorithm)
+def signing_keys(devices: Iterable[Device]) -> dict[UUID, CompositeVerifyKey]:
+    """What verifies messages that each of these devices signs now, by device id; those without a key are left out."""
+    return {
+        device.id: CompositeVerifyKey.from_raw(bytes(key.public_key), key.algorithm)
+        for device, key in _active_keys(devices, "signing")
+    }
 
 
 def registered_signing_key(device: Device, key_id: bytes) -> CompositeVerifyKey:
@@ -116,10 +120,7 @@ def registered_signing_key(device: Device, key_id: bytes) -> CompositeVerifyKey:
     return CompositeVerifyKey.from_raw(bytes(key.public_key), key.algorithm)
 
 
-def _active_key(device: Device, role: str) -> Key:
-    key = Key.objects.filter(
-        subject_id=str(device.id), purpose=role, epoch=device.key_epoch, state=KeyState.ACTIVE
-    ).first()
-    if key is None:
-        raise KeyUsageError(f"device {device.id} has no active {role} key of epoch {device.key_epoch}")
-    return key
+def _active_keys(devices: Iterable[Device], role: str) -> list[tuple[Device, Key]]:
+    by_id = {str(device.id): device for device in devices}
+    keys = Key.objects.filter(subject_id__in=by_id, purpose=role, state=KeyState.ACTIVE)
+    return [(by_id[key.subject_id], key) for key in keys if key.epoch == by_id[key.subject_id].key_epoch]

@@ -75,7 +75,7 @@ def decode(raw: bytes | memoryview, *, limit_bytes: int) -> Any:
             allow_indefinite=False,
             allow_duplicate_keys=False,
             strict_hashable_types=True,
-            semantic_decoders=dict.fromkeys(_KNOWN_TAGS, _refuse_tag),
+            semantic_decoders=_NO_TAGS,
         )
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise MalformedMessageError("not well-formed CBOR") from error
@@ -258,3 +258,6 @@ def _text(value: str) -> str:
 
 def _refuse_tag(*_: Any) -> NoReturn:
     raise MalformedMessageError("tags are not allowed")
+
+
+_NO_TAGS: Final = dict.fromkeys(_KNOWN_TAGS, _refuse_tag)

@@ -9,6 +9,7 @@ errors are the same problem documents as everywhere.
 import asyncio
 import functools
 import json
+import math
 import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +76,10 @@ class Reply:
         return reply
 
 
+class HungUp(Exception):
+    """The device went away in the middle of its request: nothing is refused, and nobody is there to be answered."""
+
+
 class Body:
     """A request body that is read only on demand and never past its limit."""
 
@@ -89,6 +94,7 @@ class Body:
 
         Raises:
             MessageTooLargeError: by the declared length before a byte is read, or as soon as the limit is passed.
+            HungUp: the connection ended before the body.
         """
         if self.declared_bytes is not None and self.declared_bytes > limit_bytes:
             raise MessageTooLargeError(f"declared {self.declared_bytes} bytes, the limit is {limit_bytes}")
@@ -96,7 +102,7 @@ class Body:
         while not self._ended:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise MalformedMessageError("the connection ended before the body")
+                raise HungUp
             self._ended = not message.get("more_body", False)
             piece = message.get("body", b"")
             read += len(piece)
@@ -125,9 +131,12 @@ class Call:
         """How long the device lets us wait for news, within our own bound."""
         raw = self.query.get("wait", ["0"])[0]
         try:
-            return min(max(float(raw), 0.0), LONGEST_WAIT_SECONDS)
+            seconds = float(raw)
         except ValueError as error:
             raise MalformedMessageError("wait is a number of seconds") from error
+        if math.isnan(seconds):  # it passes every bound, and no clock reaches it
+            raise MalformedMessageError("wait is a number of seconds")
+        return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
 
 
 Route = Callable[[Call], Awaitable[Reply]]
@@ -169,11 +178,14 @@ class Door:
                 await self._serve(entry, found.groupdict().get("id", ""), scope, receive, send)
                 return
         reply = Reply.problem(*problem(405, "method_not_allowed", "This address does not take this method."))
+        reply.headers.append((b"allow", ", ".join(entry.method for entry, _ in matched).encode()))
         await _send(send, reply)
 
     async def _serve(self, entry: Entry, identity: str, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             reply = await self._answer(entry, identity, scope, receive)
+        except HungUp:
+            return
         except LatticewardError as error:
             reply = Reply.problem(*problem_of(error))
         await _send(send, reply)
@@ -187,9 +199,16 @@ class Door:
             body=Body(scope, receive),
             request=verified.request,
             id=identity,
-            query=parse_qs(facts.query, keep_blank_values=True, max_num_fields=16),
+            query=_parsed(facts.query),
         )
         return await entry.route(call)
+
+
+def _parsed(query: str) -> dict[str, list[str]]:
+    try:
+        return parse_qs(query, keep_blank_values=True, max_num_fields=16)
+    except ValueError as error:
+        raise MalformedMessageError("the query has too many fields") from error
 
 
 def facts_of(scope: Scope) -> RequestFacts:

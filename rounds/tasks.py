@@ -70,7 +70,8 @@ def sweep() -> None:
     before = timezone.now() - timedelta(seconds=3)
     waiting = Submission.objects.filter(
         outcome="",
-        received_at__lt=before, participant__state=ParticipantState.SUBMITTED,
+        received_at__lt=before,
+        participant__state=ParticipantState.SUBMITTED,
         participant__round__state=RoundState.COLLECTING,
     )
     for submission_id in waiting.values_list("id", flat=True):

@@ -27,7 +27,7 @@ REPORTS: Final = ROOT / "build"
 SERVICES: Final = {
     "PostgreSQL": ("LATTICEWARD_TEST_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres"),
     "Redis": ("LATTICEWARD_TEST_LIVE_URL", "redis://127.0.0.1:6379/9"),
-    "RabbitMQ": ("LATTICEWARD_TEST_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672//"),
+    "RabbitMQ": ("LATTICEWARD_TEST_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672/%2F"),
 }
 _NOTHING_COLLECTED: Final = 5
 _COUNTED: Final = (0, 1, _NOTHING_COLLECTED)

@@ -14,12 +14,10 @@ from types import MappingProxyType
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric import mldsa
 
-from latticeward.crypto.points import require_sound_ed25519, require_sound_lattice
+from latticeward.crypto import classical_half
+from latticeward.crypto.points import require_sound_lattice
 from latticeward.crypto.secret_key import SecretKey, require_length, speakable
 from latticeward.crypto.suites import SignatureAlgorithm, in_benchmark_context
 from latticeward.errors import InvalidSignatureError, KeyUsageError, MalformedMessageError, UnsupportedSuiteError
@@ -30,8 +28,6 @@ _PREFIX: Final = b"CompositeAlgorithmSignatures2025"
 _LATTICE_SEED_BYTES: Final = 32
 _LatticePublic = mldsa.MLDSA65PublicKey | mldsa.MLDSA87PublicKey
 _LatticePrivate = mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey
-_ClassicalPublic = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
-_ClassicalPrivate = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 _LATTICE_PRIVATE: Final[Mapping[int, Callable[[bytes], _LatticePrivate]]] = {
     65: mldsa.MLDSA65PrivateKey.from_seed_bytes,
     87: mldsa.MLDSA87PrivateKey.from_seed_bytes,
@@ -42,11 +38,6 @@ _LATTICE_PUBLIC: Final[Mapping[int, Callable[[bytes], _LatticePublic]]] = {
 }
 _LATTICE_PUBLIC_BYTES: Final = {65: 1952, 87: 2592, None: 0}
 _LATTICE_SIGNATURE_BYTES: Final = {65: 3309, 87: 4627, None: 0}
-_CLASSICAL_SECRET_BYTES: Final = {"ed25519": 32, "p384": 64, None: 0}
-_CLASSICAL_PUBLIC_BYTES: Final = {"ed25519": 32, "p384": 97, None: 0}
-_CLASSICAL_SIGNATURE_LIMIT_BYTES: Final = {"ed25519": 64, "p384": 104, None: 0}
-# ECPrivateKey (RFC 5915) with the named curve and without the public key: everything but the scalar is constant.
-_P384_OPEN, _P384_CLOSE = bytes.fromhex("303e0201010430"), bytes.fromhex("a00706052b81040022")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,17 +60,17 @@ class CompositeParameters:
     @property
     def seed_bytes(self) -> int:
         """Length of the secret form: ML-DSA seed, then the classical secret key."""
-        return (_LATTICE_SEED_BYTES if self.lattice else 0) + _CLASSICAL_SECRET_BYTES[self.classical]
+        return (_LATTICE_SEED_BYTES if self.lattice else 0) + classical_half.SECRET_BYTES[self.classical]
 
     @property
     def public_bytes(self) -> int:
         """Length of the public form: ML-DSA key, then the classical one."""
-        return _LATTICE_PUBLIC_BYTES[self.lattice] + _CLASSICAL_PUBLIC_BYTES[self.classical]
+        return _LATTICE_PUBLIC_BYTES[self.lattice] + classical_half.PUBLIC_BYTES[self.classical]
 
     @property
     def signature_limit_bytes(self) -> int:
         """The longest signature."""
-        return _LATTICE_SIGNATURE_BYTES[self.lattice] + _CLASSICAL_SIGNATURE_LIMIT_BYTES[self.classical]
+        return _LATTICE_SIGNATURE_BYTES[self.lattice] + classical_half.SIGNATURE_LIMIT_BYTES[self.classical]
 
 
 # The long labels of the draft's text; a label file in the draft's repository holds shorter ones, which do not verify.
@@ -130,7 +121,7 @@ class CompositeVerifyKey:
         self._key_id = hashlib.sha256(self._algorithm.encode() + self._raw).digest()
         cut = _LATTICE_PUBLIC_BYTES[row.lattice]
         self._lattice = _load_lattice(row.lattice, self._raw[:cut])
-        self._classical = _load_classical(row.classical, self._raw[cut:])
+        self._classical = classical_half.load_public(row.classical, self._raw[cut:])
 
     @classmethod
     def from_raw(cls, raw: bytes, algorithm: str) -> Self:
@@ -182,14 +173,17 @@ class CompositeVerifyKey:
         row = composite_parameters(self._algorithm)
         representative = make_representative(row, prehash, context)
         cut = _LATTICE_SIGNATURE_BYTES[row.lattice]
-        good = len(signature) <= row.signature_limit_bytes
-        if self._lattice is not None:
-            try:
+        failed = len(signature) > row.signature_limit_bytes
+        try:
+            if self._lattice is not None:
                 self._lattice.verify(bytes(signature[:cut]), representative, context=row.label)
-            except (InvalidSignature, ValueError):
-                good = False
-        good = _classical_holds(self._classical, bytes(signature[cut:]), representative) and good
-        if not good:
+        except (InvalidSignature, ValueError):
+            failed = True
+        try:
+            classical_half.verify(self._classical, bytes(signature[cut:]), representative)
+        except InvalidSignature:
+            failed = True
+        if failed:
             raise InvalidSignatureError(f"the composite signature does not hold under key {self._key_id.hex()[:16]}")
 
     def __eq__(self, other: object) -> bool:
@@ -217,16 +211,16 @@ class CompositeSigningKey(SecretKey):
         super().__init__(SignatureAlgorithm(algorithm), seed)
         cut = _LATTICE_SEED_BYTES if row.lattice else 0
         self._lattice = _LATTICE_PRIVATE[row.lattice](bytes(seed[:cut])) if row.lattice else None
-        self._classical = _load_classical_secret(row.classical, bytes(seed[cut:]))
+        self._classical = classical_half.load_secret(row.classical, bytes(seed[cut:]))
         raw = self._lattice.public_key().public_bytes_raw() if self._lattice else b""
-        self._verify_key = CompositeVerifyKey(raw + _classical_public(self._classical), algorithm)
+        self._verify_key = CompositeVerifyKey(raw + classical_half.public_of(self._classical), algorithm)
 
     @classmethod
     def generate(cls, algorithm: str = SignatureAlgorithm.MLDSA65_ED25519) -> Self:
         """A fresh key from the operating system's randomness."""
         row = composite_parameters(algorithm)
         seed = secrets.token_bytes(_LATTICE_SEED_BYTES) if row.lattice else b""
-        return cls(seed + _new_classical_secret(row.classical), algorithm)
+        return cls(seed + classical_half.new_secret(row.classical), algorithm)
 
     @classmethod
     def from_seed(cls, seed: bytes, algorithm: str = SignatureAlgorithm.MLDSA65_ED25519) -> Self:
@@ -260,13 +254,7 @@ class CompositeSigningKey(SecretKey):
         row = composite_parameters(self._algorithm)
         representative = make_representative(row, prehash, context)
         lattice = self._lattice.sign(representative, context=row.label) if self._lattice else b""
-        match self._classical:
-            case None:
-                return lattice
-            case ed25519.Ed25519PrivateKey() as key:
-                return lattice + key.sign(representative)
-            case key:
-                return lattice + key.sign(representative, ec.ECDSA(hashes.SHA384()))
+        return lattice + classical_half.sign(self._classical, representative)
 
 
 def make_representative(row: CompositeParameters, prehash: bytes, context: bytes) -> bytes:
@@ -284,71 +272,3 @@ def _load_lattice(parameter_set: int | None, raw: bytes) -> _LatticePublic | Non
         return _LATTICE_PUBLIC[parameter_set](raw)
     except ValueError as error:
         raise MalformedMessageError("not an ML-DSA public key") from error
-
-
-def _load_classical(kind: str | None, raw: bytes) -> _ClassicalPublic | None:
-    try:
-        match kind:
-            case None:
-                return None
-            case "ed25519":
-                require_sound_ed25519(raw)
-                return ed25519.Ed25519PublicKey.from_public_bytes(raw)
-            case _:
-                return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP384R1(), raw)
-    except ValueError as error:
-        raise MalformedMessageError("the classical half is not a public key") from error
-
-
-def _classical_holds(key: _ClassicalPublic | None, signature: bytes, representative: bytes) -> bool:
-    try:
-        match key:
-            case None:
-                return not signature
-            case ed25519.Ed25519PublicKey():
-                key.verify(signature, representative)
-            case _:
-                # DER read and written again must be the same bytes: nothing trails, and there is one spelling.
-                if encode_dss_signature(*decode_dss_signature(signature)) != signature:
-                    return False
-                key.verify(signature, representative, ec.ECDSA(hashes.SHA384()))
-    except (InvalidSignature, ValueError):
-        return False
-    return True
-
-
-def _new_classical_secret(kind: str | None) -> bytes:
-    match kind:
-        case None:
-            return b""
-        case "ed25519":
-            return secrets.token_bytes(32)
-        case _:
-            scalar = ec.generate_private_key(ec.SECP384R1()).private_numbers().private_value
-            return _P384_OPEN + scalar.to_bytes(48, "big") + _P384_CLOSE
-
-
-def _load_classical_secret(kind: str | None, raw: bytes) -> _ClassicalPrivate | None:
-    match kind:
-        case None:
-            return None
-        case "ed25519":
-            return ed25519.Ed25519PrivateKey.from_private_bytes(raw)
-        case _:
-            if not (raw.startswith(_P384_OPEN) and raw.endswith(_P384_CLOSE)):
-                raise MalformedMessageError("the P-384 half is not an ECPrivateKey without its public part")
-            try:
-                scalar = int.from_bytes(raw[len(_P384_OPEN) : -len(_P384_CLOSE)], "big")
-                return ec.derive_private_key(scalar, ec.SECP384R1())
-            except ValueError as error:
-                raise MalformedMessageError("the P-384 scalar is out of range") from error
-
-
-def _classical_public(key: _ClassicalPrivate | None) -> bytes:
-    match key:
-        case None:
-            return b""
-        case ed25519.Ed25519PrivateKey():
-            return key.public_key().public_bytes_raw()
-        case _:
-            return key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)

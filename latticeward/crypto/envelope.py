@@ -32,7 +32,7 @@ from latticeward.crypto.envelope_format import (
 from latticeward.crypto.envelope_header import EnvelopeHeader, digest_by
 from latticeward.crypto.kem import DecapsulationKey
 from latticeward.crypto.signing import Purpose, sign, verify
-from latticeward.crypto.stanza import Recipient, make_stanza, open_stanza
+from latticeward.crypto.stanza import Recipient, Stanza, make_stanza, open_parsed_stanza, open_stanza
 from latticeward.crypto.wrapping import new_key
 from latticeward.errors import KeyUsageError, MalformedMessageError, MessageTooLargeError
 
@@ -76,7 +76,7 @@ class ParsedEnvelope:
 
     Attributes:
         header: read from ``header_bytes``.
-        stanzas: id of the key (32 bytes) to the stanza's bytes.
+        stanzas: id of the key (32 bytes) to the stanza.
         body: a view into the bytes that were parsed.
         signature: composite.
         header_digest, body_digest: the suite's digest of each, 32 or 64 bytes.
@@ -85,7 +85,7 @@ class ParsedEnvelope:
 
     header: EnvelopeHeader
     header_bytes: bytes
-    stanzas: dict[bytes, bytes]
+    stanzas: dict[bytes, Stanza]
     body: memoryview
     signature: bytes
     header_digest: bytes
@@ -202,7 +202,7 @@ def seal_envelope(
     header, header_bytes = complete_header(header, len(plaintext))
     require_sender(header, signing_key)
     content_key = new_key()
-    front = make_front(header_bytes, content_key, recipients)
+    front = make_front(header, header_bytes, content_key, recipients)
 
     # One buffer for everything, made once at full size: it becomes the result without a copy. At 4 MiB a copy, or the
     # page faults of a second buffer, would cost as much as the cipher.
@@ -298,9 +298,10 @@ def open_envelope(
     if not isinstance(verified, VerifiedEnvelope):
         raise TypeError("open_envelope takes a VerifiedEnvelope")
     parsed = verified.parsed
-    content_key = open_stanza(
+    content_key = open_parsed_stanza(
         stanza_for(parsed.stanzas, decapsulation_key),
-        header_bytes=parsed.header_bytes,
+        header=parsed.header,
+        header_digest=parsed.header_digest,
         role=role,
         subject_id=subject_id,
         epoch=epoch,

@@ -13,9 +13,9 @@ from typing import Final
 from latticeward import canonical
 from latticeward.crypto.body import sealed_body_bytes
 from latticeward.crypto.composite import CompositeSigningKey, CompositeVerifyKey, composite_parameters
-from latticeward.crypto.envelope_header import EnvelopeHeader
+from latticeward.crypto.envelope_header import EnvelopeHeader, digest_by
 from latticeward.crypto.kem import DecapsulationKey
-from latticeward.crypto.stanza import Recipient, make_stanza, parse_stanza
+from latticeward.crypto.stanza import Recipient, Stanza, parse_stanza, seal_stanza
 from latticeward.errors import (
     DecryptionError,
     KeyUsageError,
@@ -49,20 +49,20 @@ def complete_header(header: EnvelopeHeader, plaintext_bytes: int) -> tuple[Envel
     return header, header.to_bytes()
 
 
-def make_front(header_bytes: bytes, content_key: bytes, recipients: Sequence[Recipient]) -> bytes:
+def make_front(
+    header: EnvelopeHeader, header_bytes: bytes, content_key: bytes, recipients: Sequence[Recipient]
+) -> bytes:
     """Everything before the body, with a stanza for each recipient.
 
     Raises:
         MalformedMessageError: no recipient, too many, or one key twice.
-        KeyUsageError, UnsupportedSuiteError: as ``make_stanza``.
+        KeyUsageError: as ``make_stanza``.
     """
     ordered = sorted(recipients, key=lambda recipient: recipient.key.key_id)
     if not 0 < len({recipient.key.key_id for recipient in ordered}) == len(ordered) <= STANZA_COUNT_LIMIT:
         raise MalformedMessageError(f"an envelope has 1 to {STANZA_COUNT_LIMIT} recipients, each key once")
-    stanzas = [
-        make_stanza(content_key=content_key, header_bytes=header_bytes, recipient=recipient)
-        for recipient in ordered
-    ]
+    header_digest = digest_by(header.suite_row, header_bytes)
+    stanzas = [seal_stanza(content_key, header, header_digest, recipient) for recipient in ordered]
     prefix = canonical.encode([header_bytes, stanzas])
     return MAGIC + struct.pack(">I", len(prefix)) + prefix
 
@@ -83,7 +83,7 @@ def read_front(front: bytes) -> int:
     return prefix_bytes
 
 
-def read_prefix(prefix: bytes) -> tuple[EnvelopeHeader, bytes, dict[bytes, bytes]]:
+def read_prefix(prefix: bytes) -> tuple[EnvelopeHeader, bytes, dict[bytes, Stanza]]:
     """Header, its bytes, and the stanzas by key id.
 
     Raises:
@@ -97,16 +97,16 @@ def read_prefix(prefix: bytes) -> tuple[EnvelopeHeader, bytes, dict[bytes, bytes
         case _:
             raise MalformedMessageError("an envelope's prefix is a header and 1 to 4096 stanzas")
     header.suite_row.require_openable()
-    stanzas: dict[bytes, bytes] = {}
+    stanzas: dict[bytes, Stanza] = {}
     newest = b""
     for item in items:
         if not isinstance(item, bytes):
             raise MalformedMessageError("a stanza is a byte string")
-        key_id = parse_stanza(item, header=header).key_id
-        if key_id <= newest:
+        stanza = parse_stanza(item, header=header)
+        if stanza.key_id <= newest:
             raise MalformedMessageError("the stanzas are not in the order of their key ids, or one is there twice")
-        stanzas[key_id] = item
-        newest = key_id
+        stanzas[stanza.key_id] = stanza
+        newest = stanza.key_id
     return header, header_bytes, stanzas
 
 
@@ -157,7 +157,7 @@ def require_verifiable(header: EnvelopeHeader, key: CompositeVerifyKey) -> None:
         raise WrongContextError(f"the envelope is from key {header.sender_key_id.hex()[:16]}, not {key!r}")
 
 
-def stanza_for(stanzas: Mapping[bytes, bytes], key: DecapsulationKey) -> bytes:
+def stanza_for(stanzas: Mapping[bytes, Stanza], key: DecapsulationKey) -> Stanza:
     """The stanza that is sealed to a key.
 
     Raises:

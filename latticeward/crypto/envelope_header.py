@@ -6,7 +6,6 @@ by HPKE's info, the signature by its digest. It is public, and holds ids and dig
 
 import hashlib
 from dataclasses import dataclass
-from dataclasses import fields as dataclass_fields
 from functools import lru_cache
 from typing import Final
 
@@ -20,6 +19,7 @@ HEADER_LIMIT_BYTES: Final = 2_048
 PLAINTEXT_LIMIT_BYTES: Final = 2**40
 DIRECTIONS: Final = ("to-server", "to-device")
 _TEXT_LIMIT_CHARS: Final = 100
+_TIME_LIMIT: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +59,10 @@ class EnvelopeHeader:
 
         Raises:
             MalformedMessageError: a field is out of its bounds.
+            UnsupportedSuiteError: its suite is unknown.
         """
-        values = {field.name: getattr(self, field.name) for field in dataclass_fields(self)}
-        raw = canonical.encode({"type": "envelope", "v": 1, **values})
-        # Reading back is the one list of bounds; what a receiver refuses is refused here first.
-        self.from_bytes(raw)
-        return raw
+        _require_bounds(self)
+        return canonical.encode({"type": "envelope", "v": 1, **{name: getattr(self, name) for name in self.__slots__}})
 
     @staticmethod
     def from_bytes(raw: bytes) -> "EnvelopeHeader":
@@ -99,30 +97,42 @@ def _read(raw: bytes) -> EnvelopeHeader:
     if fields.integer("v") != 1:
         raise UnsupportedVersionError("an envelope header of a version other than 1")
     header = EnvelopeHeader(
-        suite=_short(fields, "suite"),
-        message_type=_short(fields, "message_type"),
-        direction=_short(fields, "direction"),
-        federation_id=_short(fields, "federation_id"),
-        round_id=_short(fields, "round_id"),
-        plan_digest=fields.bytes("plan_digest", 32),
-        base_model_digest=fields.bytes("base_model_digest", 32),
-        sender_key_id=fields.bytes("sender_key_id", 32),
-        plaintext_bytes=fields.integer("plaintext_bytes", 0, PLAINTEXT_LIMIT_BYTES),
-        body_bytes=fields.integer("body_bytes", 0, 2 * PLAINTEXT_LIMIT_BYTES),
-        created_at=fields.integer("created_at", 0, 2**53),
-        message_id=fields.bytes("message_id", 16),
+        suite=fields.text("suite"),
+        message_type=fields.text("message_type"),
+        direction=fields.text("direction"),
+        federation_id=fields.text("federation_id"),
+        round_id=fields.text("round_id"),
+        plan_digest=fields.bytes("plan_digest"),
+        base_model_digest=fields.bytes("base_model_digest"),
+        sender_key_id=fields.bytes("sender_key_id"),
+        plaintext_bytes=fields.integer("plaintext_bytes"),
+        body_bytes=fields.integer("body_bytes"),
+        created_at=fields.integer("created_at"),
+        message_id=fields.bytes("message_id"),
     )
     fields.end()
-    get_suite(header.suite)
-    if header.direction not in DIRECTIONS:
-        raise MalformedMessageError("envelope header: an unknown direction")
-    if header.body_bytes != sealed_body_bytes(header.plaintext_bytes):
-        raise MalformedMessageError("envelope header: body_bytes does not follow from plaintext_bytes")
+    _require_bounds(header)
     return header
 
 
-def _short(fields: Fields, name: str) -> str:
-    value = fields.text(name, limit_chars=_TEXT_LIMIT_CHARS)
-    if not value:
-        raise MalformedMessageError(f"envelope header: {name} is empty")
-    return value
+def _require_bounds(header: EnvelopeHeader) -> None:
+    """The one list of bounds, for writing and for reading: what a receiver refuses is never sent.
+
+    Raises:
+        MalformedMessageError, UnsupportedSuiteError
+    """
+    get_suite(header.suite)
+    texts = (header.message_type, header.federation_id, header.round_id)
+    digests = (header.plan_digest, header.base_model_digest, header.sender_key_id)
+    broken = {
+        "direction": header.direction not in DIRECTIONS,
+        "message_type, federation_id or round_id": not all(0 < len(text) <= _TEXT_LIMIT_CHARS for text in texts),
+        "plan_digest, base_model_digest or sender_key_id": any(len(digest) != 32 for digest in digests),
+        "message_id": len(header.message_id) != 16,
+        "plaintext_bytes": not 0 <= header.plaintext_bytes <= PLAINTEXT_LIMIT_BYTES,
+        "body_bytes": header.body_bytes != sealed_body_bytes(header.plaintext_bytes),
+        "created_at": not 0 <= header.created_at <= _TIME_LIMIT,
+    }
+    if any(broken.values()):
+        names = ", ".join(name for name, is_broken in broken.items() if is_broken)
+        raise MalformedMessageError(f"envelope header: {names} out of bounds")

@@ -42,10 +42,11 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stanza:
-    """A stanza, read: the id of the key that it is sealed to (32 bytes), and HPKE's output."""
+    """A stanza, read: the id of the key that it is sealed to (32 bytes), HPKE's output, and the bytes of both."""
 
     key_id: bytes
     sealed: bytes
+    raw: bytes
 
 
 def make_stanza(*, content_key: bytes, header_bytes: bytes, recipient: Recipient) -> bytes:
@@ -64,13 +65,22 @@ def make_stanza(*, content_key: bytes, header_bytes: bytes, recipient: Recipient
         UnsupportedSuiteError: the suite makes nothing new.
     """
     header = EnvelopeHeader.from_bytes(header_bytes)
+    header.suite_row.require_makeable()
+    return seal_stanza(content_key, header, digest_by(header.suite_row, header_bytes), recipient)
+
+
+def seal_stanza(content_key: bytes, header: EnvelopeHeader, header_digest: bytes, recipient: Recipient) -> bytes:
+    """As ``make_stanza``, for callers that have read the header and know its digest.
+
+    Raises:
+        KeyUsageError: as there.
+    """
     suite = header.suite_row
-    suite.require_makeable()
     if recipient.key.algorithm != suite.kem:
         raise KeyUsageError(f"the suite {suite.id} seals to {suite.kem} keys, not to {recipient.key.algorithm}")
     if len(content_key) != CONTENT_KEY_BYTES:
         raise KeyUsageError("a content key has 32 bytes")
-    info = _info(header, header_bytes, recipient.key, recipient.role, recipient.subject_id, recipient.epoch)
+    info = _info(header, header_digest, recipient.key, recipient.role, recipient.subject_id, recipient.epoch)
     sealed = hpke_seal(content_key, key=recipient.key, info=info)
     return canonical.encode({"key_id": recipient.key.key_id, "sealed": sealed})
 
@@ -83,7 +93,7 @@ def parse_stanza(raw: bytes, *, header: EnvelopeHeader) -> Stanza:
     """
     fields = Fields(canonical.decode(raw, limit_bytes=STANZA_LIMIT_BYTES), "stanza")
     length = sealed_bytes(header.suite_row.kem, CONTENT_KEY_BYTES)
-    stanza = Stanza(key_id=fields.bytes("key_id", 32), sealed=fields.bytes("sealed", length))
+    stanza = Stanza(key_id=fields.bytes("key_id", 32), sealed=fields.bytes("sealed", length), raw=raw)
     fields.end()
     return stanza
 
@@ -116,18 +126,44 @@ def open_stanza(
     header = EnvelopeHeader.from_bytes(header_bytes)
     suite = header.suite_row
     suite.require_openable()
-    if decapsulation_key.algorithm != suite.kem:
-        raise KeyUsageError(f"the suite {suite.id} opens with {suite.kem} keys, not {decapsulation_key.algorithm}")
-    parsed = parse_stanza(stanza, header=header)
+    return open_parsed_stanza(
+        parse_stanza(stanza, header=header),
+        header=header,
+        header_digest=digest_by(suite, header_bytes),
+        role=role,
+        subject_id=subject_id,
+        epoch=epoch,
+        decapsulation_key=decapsulation_key,
+    )
+
+
+def open_parsed_stanza(
+    stanza: Stanza,
+    *,
+    header: EnvelopeHeader,
+    header_digest: bytes,
+    role: str,
+    subject_id: str,
+    epoch: int,
+    decapsulation_key: DecapsulationKey,
+) -> bytes:
+    """As ``open_stanza``, for callers that have read stanza and header.
+
+    Raises:
+        DecryptionError, KeyUsageError: as there.
+    """
+    suite = header.suite_row
+    if not isinstance(decapsulation_key, DecapsulationKey) or decapsulation_key.algorithm != suite.kem:
+        raise KeyUsageError(f"the suite {suite.id} opens with a {suite.kem} key")
     public = decapsulation_key.encapsulation_key
-    if not hmac.compare_digest(parsed.key_id, public.key_id):
+    if not hmac.compare_digest(stanza.key_id, public.key_id):
         raise DecryptionError("a sealed secret did not open")
-    info = _info(header, header_bytes, public, role, subject_id, epoch)
-    return hpke_open(parsed.sealed, key=decapsulation_key, info=info)
+    info = _info(header, header_digest, public, role, subject_id, epoch)
+    return hpke_open(stanza.sealed, key=decapsulation_key, info=info)
 
 
 def _info(
-    header: EnvelopeHeader, header_bytes: bytes, key: EncapsulationKey, role: str, subject_id: str, epoch: int
+    header: EnvelopeHeader, header_digest: bytes, key: EncapsulationKey, role: str, subject_id: str, epoch: int
 ) -> bytes:
     return canonical.encode(
         [
@@ -135,7 +171,7 @@ def _info(
             header.suite,
             header.message_type,
             header.direction,
-            digest_by(header.suite_row, header_bytes),
+            header_digest,
             header.sender_key_id,
             role,
             subject_id,

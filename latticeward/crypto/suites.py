@@ -2,8 +2,9 @@
 
 A suite is chosen whole. Parts are never mixed by a message, because a receiver that lets a message choose its parts
 lets an attacker choose the weakest. To add a suite is to add a row to ``_ROWS``; a new part is a member here and a row
-in the table of its own file (``kem.py``, ``composite.py``, ``body.py``). Keys and bytes do not live here, and this file
-imports no cryptography, so that a page or a check can read the table cheaply.
+in the table of its own file (``kem.py``, ``composite.py``, ``body.py``). Algorithms of optional providers are listed in
+``providers.py`` and are part of no suite. Keys and bytes do not live here, and this file imports no cryptography, so
+that a page or a check can read the table cheaply.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,13 +56,11 @@ class SuiteStatus(StrEnum):
     RETIRED = "retired"  # opens and verifies what was made before; makes nothing
     FORBIDDEN = "forbidden"  # does nothing at all
     BENCHMARK = "benchmark"  # makes and opens inside ``benchmark_context`` only
-    EXPERIMENTAL = "experimental"  # as BENCHMARK, from an optional provider
 
 
 DigestName = Literal["sha256", "sha512"]
 
 MAKEABLE: Final = frozenset({SuiteStatus.PREFERRED, SuiteStatus.ACCEPTED})
-_BENCHMARK_ONLY: Final = frozenset({SuiteStatus.BENCHMARK, SuiteStatus.EXPERIMENTAL})
 _in_benchmark: ContextVar[bool] = ContextVar("latticeward_benchmark", default=False)
 
 
@@ -123,7 +122,7 @@ class Suite:
         Raises:
             UnsupportedSuiteError: retired, forbidden, or for benchmarks and this is not one.
         """
-        if self.status in MAKEABLE or (self.status in _BENCHMARK_ONLY and in_benchmark_context()):
+        if self.status in MAKEABLE or (self.status is SuiteStatus.BENCHMARK and in_benchmark_context()):
             return
         raise UnsupportedSuiteError(f"the suite {self.id} is {self.status} and makes nothing new")
 

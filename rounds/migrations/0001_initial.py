@@ -7,187 +7,286 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('devices', '0001_initial'),
+        ("devices", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='ModelVersion',
+            name="ModelVersion",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('number', models.PositiveIntegerField(help_text='the number of the round that made it')),
-                ('weights_digest', models.BinaryField(max_length=32)),
-                ('base_model_digest', models.BinaryField(max_length=32)),
-                ('manifest', models.BinaryField(help_text='canonical bytes of the manifest')),
-                ('signed_manifest', models.BinaryField(null=True)),
-                ('header', models.BinaryField()),
-                ('body_blob', models.TextField(help_text='digest by which blob storage knows the sealed body')),
-                ('body_bytes', models.BigIntegerField()),
-                ('wrapped_content_key', models.BinaryField()),
-                ('optimiser_blob', models.TextField(blank=True, help_text='sealed state of the server optimiser')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("number", models.PositiveIntegerField(help_text="the number of the round that made it")),
+                ("weights_digest", models.BinaryField(max_length=32)),
+                ("base_model_digest", models.BinaryField(max_length=32)),
+                ("manifest", models.BinaryField(help_text="canonical bytes of the manifest")),
+                ("signed_manifest", models.BinaryField(null=True)),
+                ("header", models.BinaryField()),
+                ("body_blob", models.TextField(help_text="digest by which blob storage knows the sealed body")),
+                ("body_bytes", models.BigIntegerField()),
+                ("wrapped_content_key", models.BinaryField()),
+                ("optimiser_blob", models.TextField(blank=True, help_text="sealed state of the server optimiser")),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Round',
+            name="Round",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('number', models.PositiveIntegerField()),
-                ('kind', models.TextField(default='training', help_text='training, or evaluation (measures, makes no model)')),
-                ('state', models.TextField(default=latticeward.lifecycle.RoundState['DRAFT'])),
-                ('state_due_at', models.DateTimeField(null=True)),
-                ('quorum', models.PositiveIntegerField()),
-                ('base_model_digest', models.BinaryField(max_length=32)),
-                ('assignment', models.BinaryField(help_text='canonical bytes')),
-                ('signed_assignment', models.BinaryField(null=True)),
-                ('recipient_key', models.BinaryField(help_text='raw encapsulation key of this round')),
-                ('wrapped_decapsulation_seed', models.BinaryField(null=True)),
-                ('record', models.BinaryField(help_text='canonical bytes of the round record, once prepared', null=True)),
-                ('signed_record', models.BinaryField(null=True)),
-                ('metric_name', models.TextField(blank=True)),
-                ('metric_value', models.FloatField(help_text="of the base model, on the hospitals' held-out parts", null=True)),
-                ('metric_support', models.JSONField(help_text='hospitals and patients behind the value', null=True)),
-                ('failure_code', models.TextField(blank=True)),
-                ('stage_seconds', models.JSONField(default=dict, help_text='measured: merge, seal, publish')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('opened_at', models.DateTimeField(null=True)),
-                ('recruiting_due_at', models.DateTimeField(null=True)),
-                ('collecting_due_at', models.DateTimeField(null=True)),
-                ('closed_at', models.DateTimeField(null=True)),
-                ('published_at', models.DateTimeField(null=True)),
-                ('last_update_at', models.DateTimeField(help_text='arrival of the last accepted update', null=True)),
-                ('base_model', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='rounds.modelversion')),
-                ('model', models.OneToOneField(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='round', to='rounds.modelversion')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("number", models.PositiveIntegerField()),
+                (
+                    "kind",
+                    models.TextField(
+                        default="training", help_text="training, or evaluation (measures, makes no model)"
+                    ),
+                ),
+                ("state", models.TextField(default=latticeward.lifecycle.RoundState["DRAFT"])),
+                ("state_due_at", models.DateTimeField(null=True)),
+                ("quorum", models.PositiveIntegerField()),
+                ("base_model_digest", models.BinaryField(max_length=32)),
+                ("assignment", models.BinaryField(help_text="canonical bytes")),
+                ("signed_assignment", models.BinaryField(null=True)),
+                ("recipient_key", models.BinaryField(help_text="raw encapsulation key of this round")),
+                ("wrapped_decapsulation_seed", models.BinaryField(null=True)),
+                (
+                    "record",
+                    models.BinaryField(help_text="canonical bytes of the round record, once prepared", null=True),
+                ),
+                ("signed_record", models.BinaryField(null=True)),
+                ("metric_name", models.TextField(blank=True)),
+                (
+                    "metric_value",
+                    models.FloatField(help_text="of the base model, on the hospitals' held-out parts", null=True),
+                ),
+                ("metric_support", models.JSONField(help_text="hospitals and patients behind the value", null=True)),
+                ("failure_code", models.TextField(blank=True)),
+                ("stage_seconds", models.JSONField(default=dict, help_text="measured: merge, seal, publish")),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("opened_at", models.DateTimeField(null=True)),
+                ("recruiting_due_at", models.DateTimeField(null=True)),
+                ("collecting_due_at", models.DateTimeField(null=True)),
+                ("closed_at", models.DateTimeField(null=True)),
+                ("published_at", models.DateTimeField(null=True)),
+                ("last_update_at", models.DateTimeField(help_text="arrival of the last accepted update", null=True)),
+                (
+                    "base_model",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="rounds.modelversion",
+                    ),
+                ),
+                (
+                    "model",
+                    models.OneToOneField(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="round",
+                        to="rounds.modelversion",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['training', 'number'],
+                "ordering": ["training", "number"],
             },
         ),
         migrations.CreateModel(
-            name='Participant',
+            name="Participant",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('state', models.TextField(default=latticeward.lifecycle.ParticipantState['INVITED'])),
-                ('code', models.TextField(blank=True, help_text='why the last submission was refused, or the device left out')),
-                ('refusals', models.PositiveSmallIntegerField(default=0)),
-                ('joined_at', models.DateTimeField(null=True)),
-                ('device', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='devices.device')),
-                ('round', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='participants', to='rounds.round')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("state", models.TextField(default=latticeward.lifecycle.ParticipantState["INVITED"])),
+                (
+                    "code",
+                    models.TextField(
+                        blank=True, help_text="why the last submission was refused, or the device left out"
+                    ),
+                ),
+                ("refusals", models.PositiveSmallIntegerField(default=0)),
+                ("joined_at", models.DateTimeField(null=True)),
+                (
+                    "device",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="devices.device"
+                    ),
+                ),
+                (
+                    "round",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="participants", to="rounds.round"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Partial',
+            name="Partial",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('slot', models.PositiveSmallIntegerField()),
-                ('version', models.PositiveIntegerField(default=0)),
-                ('blob', models.TextField()),
-                ('wrapped_key', models.BinaryField()),
-                ('member_digest', models.BinaryField(help_text='binds the blob to the submissions that it holds', max_length=32)),
-                ('commitment_salt', models.BinaryField(max_length=32)),
-                ('round', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='partials', to='rounds.round')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("slot", models.PositiveSmallIntegerField()),
+                ("version", models.PositiveIntegerField(default=0)),
+                ("blob", models.TextField()),
+                ("wrapped_key", models.BinaryField()),
+                (
+                    "member_digest",
+                    models.BinaryField(help_text="binds the blob to the submissions that it holds", max_length=32),
+                ),
+                ("commitment_salt", models.BinaryField(max_length=32)),
+                (
+                    "round",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="partials", to="rounds.round"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Submission',
+            name="Submission",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('digest', models.TextField(help_text='hex digest of the signed part: what makes two submissions the same')),
-                ('blob', models.TextField(help_text='digest by which blob storage knows the envelope')),
-                ('size_bytes', models.BigIntegerField()),
-                ('via', models.TextField()),
-                ('receipt', models.BinaryField(help_text='the signed receipt, returned unchanged on a repeat')),
-                ('received_at', models.DateTimeField()),
-                ('claim', models.UUIDField(help_text='of the worker that has taken it up', null=True)),
-                ('claimed_until', models.DateTimeField(null=True)),
-                ('outcome', models.TextField(blank=True, help_text='accepted, refused, dropped or excluded; empty while undecided')),
-                ('code', models.TextField(blank=True)),
-                ('stage_seconds', models.JSONField(default=dict, help_text='measured: verify, open, validate, accumulate')),
-                ('participant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='submissions', to='rounds.participant')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                (
+                    "digest",
+                    models.TextField(help_text="hex digest of the signed part: what makes two submissions the same"),
+                ),
+                ("blob", models.TextField(help_text="digest by which blob storage knows the envelope")),
+                ("size_bytes", models.BigIntegerField()),
+                ("via", models.TextField()),
+                ("receipt", models.BinaryField(help_text="the signed receipt, returned unchanged on a repeat")),
+                ("received_at", models.DateTimeField()),
+                ("claim", models.UUIDField(help_text="of the worker that has taken it up", null=True)),
+                ("claimed_until", models.DateTimeField(null=True)),
+                (
+                    "outcome",
+                    models.TextField(
+                        blank=True, help_text="accepted, refused, dropped or excluded; empty while undecided"
+                    ),
+                ),
+                ("code", models.TextField(blank=True)),
+                (
+                    "stage_seconds",
+                    models.JSONField(default=dict, help_text="measured: verify, open, validate, accumulate"),
+                ),
+                (
+                    "participant",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="submissions", to="rounds.participant"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Contribution',
+            name="Contribution",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('partial', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='contributions', to='rounds.partial')),
-                ('submission', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='contribution', to='rounds.submission')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "partial",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="contributions", to="rounds.partial"
+                    ),
+                ),
+                (
+                    "submission",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="contribution", to="rounds.submission"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Training',
+            name="Training",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('title', models.TextField()),
-                ('job', models.TextField()),
-                ('state', models.TextField(default=latticeward.lifecycle.TrainingState['DRAFT'])),
-                ('state_due_at', models.DateTimeField(null=True)),
-                ('plan', models.BinaryField(help_text='canonical bytes of the plan')),
-                ('plan_digest', models.BinaryField(max_length=32)),
-                ('signed_plan', models.BinaryField(null=True)),
-                ('suite', models.TextField()),
-                ('quorum', models.PositiveIntegerField()),
-                ('metric', models.TextField()),
-                ('rounds_max', models.PositiveIntegerField()),
-                ('comparison', models.JSONField(help_text="reference results, reported by an operator's tool", null=True)),
-                ('created_by', models.TextField()),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('federation', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='trainings', to='devices.federation')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("title", models.TextField()),
+                ("job", models.TextField()),
+                ("state", models.TextField(default=latticeward.lifecycle.TrainingState["DRAFT"])),
+                ("state_due_at", models.DateTimeField(null=True)),
+                ("plan", models.BinaryField(help_text="canonical bytes of the plan")),
+                ("plan_digest", models.BinaryField(max_length=32)),
+                ("signed_plan", models.BinaryField(null=True)),
+                ("suite", models.TextField()),
+                ("quorum", models.PositiveIntegerField()),
+                ("metric", models.TextField()),
+                ("rounds_max", models.PositiveIntegerField()),
+                (
+                    "comparison",
+                    models.JSONField(help_text="reference results, reported by an operator's tool", null=True),
+                ),
+                ("created_by", models.TextField()),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                (
+                    "federation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="trainings", to="devices.federation"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-created_at'],
+                "ordering": ["-created_at"],
             },
         ),
         migrations.AddField(
-            model_name='round',
-            name='training',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='rounds', to='rounds.training'),
+            model_name="round",
+            name="training",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="rounds", to="rounds.training"
+            ),
         ),
         migrations.AddField(
-            model_name='modelversion',
-            name='training',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='models', to='rounds.training'),
+            model_name="modelversion",
+            name="training",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="models", to="rounds.training"
+            ),
         ),
         migrations.CreateModel(
-            name='ModelStanza',
+            name="ModelStanza",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key_id', models.TextField(help_text="the device's encapsulation key that it was sealed to")),
-                ('stanza', models.BinaryField()),
-                ('device', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='devices.device')),
-                ('model', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='stanzas', to='rounds.modelversion')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("key_id", models.TextField(help_text="the device's encapsulation key that it was sealed to")),
+                ("stanza", models.BinaryField()),
+                (
+                    "device",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="devices.device"
+                    ),
+                ),
+                (
+                    "model",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="stanzas", to="rounds.modelversion"
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('model', 'device'), name='one_stanza_a_device_and_model')],
+                "constraints": [
+                    models.UniqueConstraint(fields=("model", "device"), name="one_stanza_a_device_and_model")
+                ],
             },
         ),
         migrations.AddConstraint(
-            model_name='participant',
-            constraint=models.UniqueConstraint(fields=('round', 'device'), name='one_participant_a_device_and_round'),
+            model_name="participant",
+            constraint=models.UniqueConstraint(fields=("round", "device"), name="one_participant_a_device_and_round"),
         ),
         migrations.AddConstraint(
-            model_name='partial',
-            constraint=models.UniqueConstraint(fields=('round', 'slot'), name='one_partial_a_slot'),
+            model_name="partial",
+            constraint=models.UniqueConstraint(fields=("round", "slot"), name="one_partial_a_slot"),
         ),
         migrations.AddConstraint(
-            model_name='submission',
-            constraint=models.UniqueConstraint(fields=('participant', 'digest'), name='same_bytes_are_one_submission'),
+            model_name="submission",
+            constraint=models.UniqueConstraint(fields=("participant", "digest"), name="same_bytes_are_one_submission"),
         ),
         migrations.AddIndex(
-            model_name='round',
-            index=models.Index(fields=['state'], name='rounds_roun_state_3dc2ea_idx'),
+            model_name="round",
+            index=models.Index(fields=["state"], name="rounds_roun_state_3dc2ea_idx"),
         ),
         migrations.AddConstraint(
-            model_name='round',
-            constraint=models.UniqueConstraint(fields=('training', 'number'), name='one_round_a_number'),
+            model_name="round",
+            constraint=models.UniqueConstraint(fields=("training", "number"), name="one_round_a_number"),
         ),
         migrations.AddConstraint(
-            model_name='modelversion',
-            constraint=models.UniqueConstraint(fields=('training', 'number'), name='one_model_a_round_number'),
+            model_name="modelversion",
+            constraint=models.UniqueConstraint(fields=("training", "number"), name="one_model_a_round_number"),
         ),
     ]

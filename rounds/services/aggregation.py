@@ -23,7 +23,7 @@ from latticeward.messages import RoundRecord
 from latticeward.plan import RoundPlan
 from latticeward.updates.encoding import DecodedSum, accumulate
 from latticeward.updates.metrics import METRICS
-from rounds.models import ModelVersion, Round
+from rounds.models import ModelVersion, Round, Submission
 from rounds.services.opening import codec_of
 from rounds.services.partials import commitment, load_partial, member_digest, members_of
 from rounds.services.publication import PreparedModel, keep_model, make_model
@@ -124,18 +124,18 @@ def _account(
     commitments: list[bytes],
     accepted: int,
 ) -> RoundRecord:
-    participants = []
-    for participant in current.participants.select_related("device__site").order_by("device_id"):
-        counted = participant.submissions.filter(outcome="accepted").first()
-        participants.append(
-            {
-                "device_id": str(participant.device_id),
-                "site": participant.device.site.name,
-                "outcome": participant.state,
-                "code": participant.code or None,
-                "submission_digest": bytes.fromhex(counted.digest) if counted else None,
-            }
-        )
+    accepted_ones = Submission.objects.filter(participant__round=current, outcome="accepted")
+    counted = dict(accepted_ones.values_list("participant_id", "digest"))
+    participants = [
+        {
+            "device_id": str(participant.device_id),
+            "site": participant.device.site.name,
+            "outcome": participant.state,
+            "code": participant.code or None,
+            "submission_digest": bytes.fromhex(counted[participant.id]) if participant.id in counted else None,
+        }
+        for participant in current.participants.select_related("device__site").order_by("device_id")
+    ]
     return RoundRecord(
         round_id=str(current.id),
         training_id=plan.training_id,

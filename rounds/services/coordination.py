@@ -47,9 +47,7 @@ def participant_of(round_id: UUID, device: Device) -> Participant:
         NotPermittedError: the device was not invited, or there is no such round: deliberately one answer.
     """
     try:
-        return Participant.objects.select_related("round__training__federation").get(
-            round_id=round_id, device_id=device.id
-        )
+        return Participant.objects.select_related("round").get(round_id=round_id, device_id=device.id)
     except Participant.DoesNotExist as error:
         raise NotPermittedError(f"device {device.id} is not in round {round_id}") from error
 

@@ -20,11 +20,11 @@ from django.utils import timezone
 from controlplane.audit.services import record
 from controlplane.transitions import apply_transition
 from devices.models import Device
+from devices.selectors import signing_keys
 from keys.services import sign_receipt
 from latticeward.errors import (
     ContributionError,
     DecryptionError,
-    KeyUsageError,
     LatticewardError,
     NotFoundError,
     ProtocolError,
@@ -51,6 +51,8 @@ from rounds.services.partials import (
 )
 
 logger = logging.getLogger(__name__)
+
+OpenedSubmission = tuple[Submission, OpenedContribution]
 
 REFUSALS_ALLOWED: Final = 3
 # Updates that one worker opens before it writes its partial; bounds its memory to as many vectors.
@@ -97,14 +99,14 @@ def receive_update(*, round_id: UUID, device: Device, digest: str, blob: str, si
         digest: hex digest of the envelope's signed part, as computed by the door from the stored bytes.
         blob: name of the stored envelope.
     """
-    participant = participant_of(round_id, device)
+    plan_digest = Round.objects.values_list("training__plan_digest", flat=True).get(pk=round_id)
     now = timezone.now()
     submission_id = uuid4()
     receipt = SubmissionReceipt(
         submission_id=str(submission_id),
         device_id=str(device.id),
         round_id=str(round_id),
-        plan_digest=bytes(participant.round.training.plan_digest),
+        plan_digest=bytes(plan_digest),
         submission_digest=bytes.fromhex(digest),
         size_bytes=size_bytes,
         via=via,
@@ -115,7 +117,7 @@ def receive_update(*, round_id: UUID, device: Device, digest: str, blob: str, si
     try:
         with transaction.atomic():
             # The lock orders this after a close: a submission that comes with the due time is in or out, never both.
-            Round.objects.select_for_update().get(pk=round_id)
+            Round.objects.select_for_update().values_list("state").get(pk=round_id)
             participant = participant_of(round_id, device)
             _require_submittable(participant)
             submission = Submission.objects.create(
@@ -144,7 +146,9 @@ def receive_update(*, round_id: UUID, device: Device, digest: str, blob: str, si
                 },
             )
     except (IntegrityError, ReplayError):
-        earlier = Submission.objects.filter(participant=participant, digest=digest).first()
+        earlier = Submission.objects.filter(
+            participant__round_id=round_id, participant__device=device, digest=digest
+        ).first()
         if earlier is None:
             raise
         return earlier  # the same bytes came twice at once: one row, one receipt
@@ -184,14 +188,17 @@ def process_update(submission_id: UUID) -> UUID | None:
         return None
     try:
         opened = []
-        for waiting_one in waiting:
-            try:
-                opened.append((waiting_one, open_submission(waiting_one)))
-            except (ProtocolError, VerificationError, DecryptionError, ContributionError) as error:
-                refuse_update(waiting_one, error.code)
-            except KeyUsageError:
+        keys = signing_keys(one.participant.device for one in waiting)
+        for one in waiting:
+            key = keys.get(one.participant.device_id)
+            if key is None:
                 # The device lost its keys after the door let it in: the round's next step excludes it, by name.
-                logger.info("submission %s: its device has no active signing key", waiting_one.id)
+                logger.info("submission %s: its device has no active signing key", one.id)
+                continue
+            try:
+                opened.append((one, open_submission(one, key)))
+            except (ProtocolError, VerificationError, DecryptionError, ContributionError) as error:
+                refuse_update(one, error.code)
         accept_updates(opened)
     finally:
         Submission.objects.filter(claim=claim, outcome="").update(claim=None, claimed_until=None)
@@ -229,12 +236,12 @@ def refuse_update(submission: Submission, code: str) -> None:
         )
 
 
-def accept_updates(opened: list[tuple[Submission, OpenedContribution]]) -> None:
+def accept_updates(opened: list[OpenedSubmission]) -> None:
     """Add contributions of one round to this worker's partial and mark them accepted: all that can be, or none.
 
     The partial is read and written once for all of them.
     """
-    while opened := [pair for pair in opened if _countable(pair[0].participant)]:
+    while opened := _countable(opened):
         current = opened[0][0].participant.round
         started = time.perf_counter()
         slot = (os.getpid() + threading.get_ident() // 64) % SLOTS
@@ -249,10 +256,13 @@ def accept_updates(opened: list[tuple[Submission, OpenedContribution]]) -> None:
         seconds = (time.perf_counter() - started) / len(opened)
         try:
             with transaction.atomic():
-                _require_countable([submission.participant for submission, _ in opened])
+                _require_countable(opened)
                 swapped = swap_partial(current, prepared)
+                Contribution.objects.bulk_create(
+                    [Contribution(submission=submission, partial=swapped) for submission, _ in opened]
+                )
                 for submission, contribution in opened:
-                    _count(submission, swapped, {**contribution.seconds, "accumulate": seconds})
+                    _count(submission, {**contribution.seconds, "accumulate": seconds})
                 last = max(submission.received_at for submission, _ in opened)
                 Round.objects.filter(pk=current.pk).update(
                     # SQLite has no greatest of nothing and something.
@@ -280,8 +290,7 @@ def _present_sum(partial: Partial | None, codec: FixedPointCodec) -> RingVector 
         return None
 
 
-def _count(submission: Submission, partial: Partial, seconds: dict[str, float]) -> None:
-    Contribution.objects.create(submission=submission, partial=partial)
+def _count(submission: Submission, seconds: dict[str, float]) -> None:
     Submission.objects.filter(pk=submission.pk).update(outcome="accepted", stage_seconds=seconds)
     apply_transition(
         submission.participant,
@@ -294,23 +303,23 @@ def _count(submission: Submission, partial: Partial, seconds: dict[str, float]) 
     )
 
 
-def _require_countable(participants: list[Participant]) -> None:
+def _require_countable(opened: list[OpenedSubmission]) -> None:
     # The lock orders this before or after the freeze of the members, never into it.
-    Round.objects.select_for_update().get(pk=participants[0].round_id)
-    for participant in participants:
-        if not _countable(participant):
-            raise StaleStateError(f"participant {participant.id} cannot be counted any more")
+    Round.objects.select_for_update().values_list("state").get(pk=opened[0][0].participant.round_id)
+    if len(_countable(opened)) < len(opened):
+        raise StaleStateError("a participant cannot be counted any more")
 
 
-def _countable(participant: Participant) -> bool:
-    # The device as it stands now, with the key epoch that verified: one that was revoked meanwhile is not counted.
-    return Participant.objects.filter(
-        pk=participant.pk,
+def _countable(opened: list[OpenedSubmission]) -> list[OpenedSubmission]:
+    # The devices as they stand now, with the key epoch that verified: one that was revoked meanwhile is not counted.
+    rows = Participant.objects.filter(
+        pk__in=[submission.participant_id for submission, _ in opened],
         state=ParticipantState.SUBMITTED,
         round__state=RoundState.COLLECTING,
         device__state=DeviceState.ACTIVE,
-        device__key_epoch=participant.device.key_epoch,
-    ).exists()
+    )
+    epochs = dict(rows.values_list("id", "device__key_epoch"))
+    return [pair for pair in opened if epochs.get(pair[0].participant_id) == pair[0].participant.device.key_epoch]
 
 
 def _about(submission: Submission) -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from devices.selectors import registered_signing_key, signing_key
+from devices.selectors import registered_signing_key
 from keys import vault
 from latticeward.crypto.envelope import ParsedEnvelope, open_envelope, parse_envelope, verify_envelope
 from latticeward.crypto.keys import CompositeVerifyKey, DecapsulationKey
@@ -61,8 +61,11 @@ def decapsulation_key(current: Round) -> DecapsulationKey:
     return DecapsulationKey.from_seed(seed, get_suite(current.training.suite).kem)
 
 
-def open_submission(submission: Submission) -> OpenedContribution:
-    """Verify, open and validate an envelope that has just come, under the keys that its device has now.
+def open_submission(submission: Submission, verify_key: CompositeVerifyKey) -> OpenedContribution:
+    """Verify, open and validate an envelope that has just come.
+
+    Args:
+        verify_key: what verifies messages that the submission's device signs now (``devices.selectors``).
 
     1. The header names this federation, round, plan, base model, direction and suite, and the device's signing key.
     2. The composite signature over header and body verifies under that key.
@@ -71,9 +74,8 @@ def open_submission(submission: Submission) -> OpenedContribution:
 
     Raises:
         ProtocolError, VerificationError, DecryptionError, ContributionError
-        KeyUsageError: the device has no active signing key any more.
     """
-    return _open(submission, signing_key(submission.participant.device))
+    return _open(submission, verify_key)
 
 
 def reopen_submission(submission: Submission) -> OpenedContribution:

@@ -5,6 +5,7 @@ round's worker can open its base model; the web tier has neither.
 """
 
 import secrets
+from contextlib import suppress
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -14,7 +15,7 @@ from django.utils import timezone
 
 from controlplane.audit.services import record
 from devices.models import Device
-from devices.selectors import active_devices, encapsulation_key
+from devices.selectors import active_devices, encapsulation_keys
 from keys import vault
 from keys.selectors import server_verify_key
 from latticeward.crypto.envelope import EnvelopeHeader, Recipient, make_stanza, open_body, seal_body
@@ -59,9 +60,7 @@ def make_model(current: Round, plan: RoundPlan, decoded: DecodedSum) -> Prepared
     base = open_model(current.base_model) if current.base_model else initial_vector(plan.layout, plan.initial)
     base_key = content_key_of(current.base_model) if current.base_model else None
     state = _optimiser_state(current.base_model, base_key, plan.layout.size)
-    moved, state = server_step(
-        base.astype(np.float64), decoded.mean.astype(np.float64), state, plan.server_optimiser
-    )
+    moved, state = server_step(base.astype(np.float64), decoded.mean.astype(np.float64), state, plan.server_optimiser)
     weights = moved.astype("<f4")
 
     model_id = uuid4()
@@ -113,24 +112,25 @@ def make_model(current: Round, plan: RoundPlan, decoded: DecodedSum) -> Prepared
 
 def make_stanzas(model: ModelVersion, content_key: bytes, devices: list[Device]) -> list[ModelStanza]:
     """Seal a content key to devices. A key that cannot be sealed to drops that device, never the publication."""
+    keys = encapsulation_keys(devices)
     stanzas = []
     for device in devices:
-        try:
-            key = encapsulation_key(device)
-            recipient = Recipient(key=key, role="device", subject_id=str(device.id), epoch=device.key_epoch)
-            stanza = make_stanza(content_key=content_key, header_bytes=bytes(model.header), recipient=recipient)
-        except LatticewardError:
+        if (key := keys.get(device.id)) is None:
             continue
-        stanzas.append(ModelStanza(model=model, device=device, key_id=key.key_id.hex(), stanza=stanza))
+        recipient = Recipient(key=key, role="device", subject_id=str(device.id), epoch=device.key_epoch)
+        with suppress(LatticewardError):
+            stanza = make_stanza(content_key=content_key, header_bytes=bytes(model.header), recipient=recipient)
+            stanzas.append(ModelStanza(model=model, device=device, key_id=key.key_id.hex(), stanza=stanza))
     return stanzas
 
 
 def seal_for_newcomers(model: ModelVersion) -> int:
     """Make the stanzas that devices activated since publication lack; returns how many were made."""
+    devices = active_devices(model.training.federation)
+    sealed_to = dict(model.stanzas.values_list("device_id", "key_id"))
+    keys = encapsulation_keys(devices)
     missing = [
-        device
-        for device in active_devices(model.training.federation)
-        if not model.stanzas.filter(device=device, key_id=encapsulation_key(device).key_id.hex()).exists()
+        device for device in devices if device.id in keys and sealed_to.get(device.id) != keys[device.id].key_id.hex()
     ]
     if not missing:
         return 0

@@ -14,7 +14,7 @@ from latticeward.updates.encoding import accumulate
 from rounds.models import Contribution, Partial, Participant, Round
 from rounds.policy import GRACE
 from rounds.services import aggregation, coordination, intake, trainings
-from rounds.services.opening import codec_of, open_submission
+from rounds.services.opening import codec_of, reopen_submission
 from rounds.services.partials import load_partial
 from tests.rounds.cohort import Cohort
 
@@ -83,7 +83,7 @@ def test_what_arrived_before_the_due_time_and_is_never_processed_is_dropped_afte
 def test_a_device_that_loses_trust_is_taken_out_of_the_sum_again(cohort: Cohort, act: str) -> None:
     current = cohort.collecting(cohort.train())
     submissions = [hospital.contribute(current) for hospital in cohort.hospitals]
-    vectors = [open_submission(submission).vector for submission in submissions]
+    vectors = [reopen_submission(submission).vector for submission in submissions]
     device = cohort.hospitals[1].device
     if act == "revoke":
         revoke_device(device_id=device.id, actor="user:1", reason=Reason.PRIVILEGE_WITHDRAWN)
@@ -154,7 +154,7 @@ def test_a_worker_that_dies_between_storing_and_committing_loses_and_doubles_not
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(intake.Contribution.objects, "create", die)
+        patched.setattr(intake.Contribution.objects, "bulk_create", die)
         with pytest.raises(KeyboardInterrupt):
             intake.process_update(submission.id)
     assert Contribution.objects.count() == 1

@@ -5,6 +5,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from latticeward import canonical
 from latticeward.crypto.envelope import (
     EnvelopeHeader,
     OpenedEnvelope,
@@ -17,6 +20,16 @@ from latticeward.crypto.envelope import (
 from latticeward.crypto.keys import CompositeSigningKey, DecapsulationKey
 from latticeward.crypto.signing import Purpose
 from latticeward.crypto.suites import get_suite
+from latticeward.errors import (
+    DecryptionError,
+    InvalidSignatureError,
+    LatticewardError,
+    MalformedMessageError,
+    MessageTooLargeError,
+    UnsupportedSuiteError,
+    UnsupportedVersionError,
+    WrongContextError,
+)
 
 ROUND = "6f2b8a4e-1f07-4f0e-9d5a-000000000002"
 SHARED_VECTORS = Path(__file__).resolve().parents[4] / "shared" / "vectors"
@@ -69,9 +82,7 @@ class Sample:
 
     @property
     def recipient(self) -> Recipient:
-        return Recipient(
-            key=self.recipient_key.encapsulation_key, role="round", subject_id=self.round_id, epoch=1
-        )
+        return Recipient(key=self.recipient_key.encapsulation_key, role="round", subject_id=self.round_id, epoch=1)
 
     def seal(self, *recipients: Recipient, purpose: Purpose = Purpose.UPDATE) -> bytes:
         return seal_envelope(
@@ -98,3 +109,40 @@ class Sample:
 
 def flipped(raw: bytes, place: int) -> bytes:
     return raw[:place] + bytes([raw[place] ^ 0x01]) + raw[place + 1 :]
+
+
+# What an altered envelope may be refused with, and nothing else.
+REFUSALS = {
+    DecryptionError,
+    InvalidSignatureError,
+    MalformedMessageError,
+    MessageTooLargeError,
+    UnsupportedSuiteError,
+    UnsupportedVersionError,
+    WrongContextError,
+}
+
+
+def refuse(sample: Sample, raw: bytes, **who: Any) -> type[LatticewardError]:
+    with pytest.raises(LatticewardError) as caught:
+        sample.open(raw, **who)
+    assert type(caught.value) in REFUSALS
+    return type(caught.value)
+
+
+def taken_apart(raw: bytes) -> tuple[bytes, list[bytes], bytes, bytes]:
+    """Header, stanzas, body and signature of an envelope, for putting together another."""
+    parsed = parse_envelope(raw, limit_bytes=1 << 24)
+    return parsed.header_bytes, [stanza.raw for stanza in parsed.stanzas.values()], bytes(parsed.body), parsed.signature
+
+
+def put_together(header: bytes, stanzas: list[bytes], body: bytes, signature: bytes) -> bytes:
+    prefix = canonical.encode([header, stanzas])
+    return b"LWENV\x00\x01\x00" + len(prefix).to_bytes(4, "big") + prefix + body + signature
+
+
+def two_recipients(sample: Sample) -> tuple[Recipient, Recipient]:
+    kem = get_suite(sample.suite).kem
+    return sample.recipient, Recipient(
+        key=decapsulation_key(kem, 1).encapsulation_key, role="device", subject_id="d-1", epoch=4
+    )

@@ -5,12 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from latticeward import canonical
 from latticeward.crypto import suites
-from latticeward.crypto.body import CHUNK_BYTES, FRONT_BYTES, TAG_BYTES, sealed_body_bytes
+from latticeward.crypto.body import CHUNK_BYTES, sealed_body_bytes
 from latticeward.crypto.envelope import (
     EnvelopeHeader,
     Recipient,
@@ -31,45 +29,25 @@ from latticeward.errors import (
     DecryptionError,
     InvalidSignatureError,
     KeyUsageError,
-    LatticewardError,
     MalformedMessageError,
     MessageTooLargeError,
     UnsupportedSuiteError,
     UnsupportedVersionError,
     WrongContextError,
 )
-from tests.latticeward.crypto.samples import ROUND, Sample, decapsulation_key, flipped, signing_key
+from tests.latticeward.crypto.samples import (
+    ROUND,
+    Sample,
+    decapsulation_key,
+    put_together,
+    refuse,
+    signing_key,
+    taken_apart,
+    two_recipients,
+)
 from tests.vectors.generate import HERE
 
 SERVICE = ["hybrid", "high", "constrained"]
-# What an altered envelope may be refused with, and nothing else.
-REFUSALS = {
-    DecryptionError,
-    InvalidSignatureError,
-    MalformedMessageError,
-    MessageTooLargeError,
-    UnsupportedSuiteError,
-    UnsupportedVersionError,
-    WrongContextError,
-}
-
-
-def refuse(sample: Sample, raw: bytes, **who: Any) -> type[LatticewardError]:
-    with pytest.raises(LatticewardError) as caught:
-        sample.open(raw, **who)
-    assert type(caught.value) in REFUSALS
-    return type(caught.value)
-
-
-def taken_apart(raw: bytes) -> tuple[bytes, list[bytes], bytes, bytes]:
-    """Header, stanzas, body and signature of an envelope, for putting together another."""
-    parsed = parse_envelope(raw, limit_bytes=1 << 24)
-    return parsed.header_bytes, list(parsed.stanzas.values()), bytes(parsed.body), parsed.signature
-
-
-def put_together(header: bytes, stanzas: list[bytes], body: bytes, signature: bytes) -> bytes:
-    prefix = canonical.encode([header, stanzas])
-    return b"LWENV\x00\x01\x00" + len(prefix).to_bytes(4, "big") + prefix + body + signature
 
 
 @pytest.mark.parametrize("suite", SERVICE)
@@ -96,7 +74,7 @@ def test_the_form_is_what_the_protocol_says(suite: str) -> None:
     parsed = parse_envelope(memoryview(raw), limit_bytes=len(raw))
     assert [parsed.header_digest, parsed.body_digest] == digests
     assert parsed.signed_digest == canonical.digest("latticeward/envelope/v1", *digests)
-    assert parsed.header_bytes == header_bytes and list(parsed.stanzas.values()) == stanzas
+    assert parsed.header_bytes == header_bytes and [stanza.raw for stanza in parsed.stanzas.values()] == stanzas
     assert parsed.body == body and parsed.signature == raw[12 + prefix_bytes + len(body) :]
 
 
@@ -105,83 +83,6 @@ def test_two_seals_of_one_payload_share_nothing_but_the_header() -> None:
     first, second = taken_apart(sample.seal()), taken_apart(sample.seal())
     assert first[0] == second[0]
     assert all(a != b for a, b in zip(first[1:], second[1:], strict=True))
-
-
-@pytest.mark.parametrize("suite", SERVICE)
-def test_every_flipped_byte_is_refused(suite: str) -> None:
-    # One recipient, so every byte matters to the one who opens: the stanza too, which no signature covers. Three
-    # thousand bytes of signature are sampled; ``test_signing`` flips them one by one.
-    sample = Sample(suite=suite)
-    raw = sample.seal()
-    signature_start = len(raw) - len(taken_apart(raw)[3])
-    step = 1 if suite == "hybrid" else 5
-    for place in (*range(0, signature_start, step), *range(signature_start, len(raw), 97), len(raw) - 1):
-        refuse(sample, flipped(raw, place))
-
-
-def test_every_changed_header_field_is_refused() -> None:
-    sample = Sample()
-    header, stanzas, body, signature = taken_apart(sample.seal())
-    value = canonical.decode(header, limit_bytes=2048)
-    for name, old in value.items():
-        changed = {**value, name: flipped(old, 0) if isinstance(old, bytes) else old + (1 if isinstance(old, int) else "x")}
-        refusal = refuse(sample, put_together(canonical.encode(changed), stanzas, body, signature))
-        if name in ("message_type", "federation_id", "round_id", "plan_digest", "base_model_digest", "created_at"):
-            assert refusal is InvalidSignatureError
-        missing = {other: item for other, item in value.items() if other != name}
-        assert refuse(sample, put_together(canonical.encode(missing), stanzas, body, signature)) is MalformedMessageError
-    extra = canonical.encode({**value, "note": ""})
-    assert refuse(sample, put_together(extra, stanzas, body, signature)) is MalformedMessageError
-
-
-@pytest.mark.parametrize("suite", SERVICE)
-def test_truncation_and_extension_are_refused_at_every_boundary(suite: str) -> None:
-    sample = Sample(suite=suite, plaintext=bytes(2 * CHUNK_BYTES + 5))
-    raw = sample.seal()
-    prefix_end = 12 + int.from_bytes(raw[8:12], "big")
-    chunk = CHUNK_BYTES + TAG_BYTES
-    marks = {0, 1, 6, 8, 11, 12, prefix_end, prefix_end + 24, prefix_end + FRONT_BYTES, len(raw)}
-    marks |= {prefix_end + FRONT_BYTES + chunk * n for n in (1, 2)}
-    marks |= {len(raw) - len(taken_apart(raw)[3])}
-    for mark in marks:
-        for end in (mark - 1, mark, mark + 1):
-            if 0 <= end < len(raw):
-                refuse(sample, raw[:end])
-    for tail in (b"\0", raw, raw[-3373:]):
-        refuse(sample, raw + tail)
-
-
-@pytest.mark.parametrize("suite", SERVICE)
-def test_swapped_doubled_and_dropped_chunks_are_refused_by_signature_and_by_body(suite: str) -> None:
-    sample = Sample(suite=suite, plaintext=bytes(3 * CHUNK_BYTES + 100))
-    header, stanzas, body, signature = taken_apart(sample.seal())
-    front, chunks = body[:FRONT_BYTES], body[FRONT_BYTES:]
-    size = CHUNK_BYTES + TAG_BYTES
-    first, second, third, last = (chunks[place : place + size] for place in range(0, len(chunks), size))
-    orders = [second + first + third + last, first + first + third + last, first + second + third + first[: len(last)]]
-    for order in orders:
-        assert refuse(sample, put_together(header, stanzas, front + order, signature)) is InvalidSignatureError
-    # Without the signature in front, as for models: the stream itself must see it.
-    sealed = seal_body(sample.plaintext, header=sample.header)
-    front, chunks = sealed.body[:FRONT_BYTES], sealed.body[FRONT_BYTES:]
-    first, second, third, last = (chunks[place : place + size] for place in range(0, len(chunks), size))
-    wrong = [second + first + third + last, first + first + third + last, first + second + last, first + second + third]
-    wrong += [first + second + third + last + b"\0", first + second + third + last + last]
-    for order in wrong:
-        with pytest.raises(DecryptionError):
-            open_body(header_bytes=sealed.header_bytes, body=front + order, content_key=sealed.content_key)
-
-
-@pytest.mark.parametrize("suite", SERVICE)
-def test_every_flipped_byte_of_a_body_is_refused_without_a_signature(suite: str) -> None:
-    sealed = seal_body(b"x" * 40, header=Sample(suite=suite, plaintext=b"x" * 40).header)
-    opened = open_body(header_bytes=sealed.header_bytes, body=sealed.body, content_key=sealed.content_key)
-    assert opened == b"x" * 40
-    for place in range(len(sealed.body)):
-        with pytest.raises(DecryptionError):
-            open_body(
-                header_bytes=sealed.header_bytes, body=flipped(sealed.body, place), content_key=sealed.content_key
-            )
 
 
 @pytest.mark.parametrize("suite", SERVICE)
@@ -198,18 +99,11 @@ def test_a_body_is_committed_to_its_key_and_header(suite: str) -> None:
     assert sealed.content_key.hex() not in repr(sealed)
 
 
-def two_recipients(sample: Sample) -> tuple[Recipient, Recipient]:
-    kem = get_suite(sample.suite).kem
-    return sample.recipient, Recipient(
-        key=decapsulation_key(kem, 1).encapsulation_key, role="device", subject_id="d-1", epoch=4
-    )
-
-
 @pytest.mark.parametrize("suite", SERVICE)
 def test_every_recipient_opens_as_itself_and_not_as_the_other(suite: str) -> None:
     sample = Sample(suite=suite)
     raw = sample.seal(*two_recipients(sample))
-    second = {
+    second: dict[str, Any] = {
         "role": "device",
         "subject_id": "d-1",
         "epoch": 4,
@@ -220,66 +114,6 @@ def test_every_recipient_opens_as_itself_and_not_as_the_other(suite: str) -> Non
         assert refuse(sample, raw, **{**second, **change}) is DecryptionError
     stranger = DecapsulationKey.generate(get_suite(suite).kem)
     assert refuse(sample, raw, decapsulation_key=stranger) is DecryptionError
-
-
-def test_swapped_repeated_missing_and_foreign_stanzas_are_refused() -> None:
-    sample = Sample()
-    header, stanzas, body, signature = taken_apart(sample.seal(*two_recipients(sample)))
-    for order in (stanzas[::-1], [stanzas[0], stanzas[0]], []):
-        assert refuse(sample, put_together(header, order, body, signature)) is MalformedMessageError
-    # The key ids stay where they are and what is sealed changes places.
-    first, second = (canonical.decode(stanza, limit_bytes=2048) for stanza in stanzas)
-    crossed = [
-        canonical.encode({**first, "sealed": second["sealed"]}),
-        canonical.encode({**second, "sealed": first["sealed"]}),
-    ]
-    assert refuse(sample, put_together(header, crossed, body, signature)) is DecryptionError
-    # A stanza for the same recipient, from another envelope of the same sender.
-    foreign = taken_apart(replace(sample, plaintext=sample.plaintext[::-1]).seal())[1]
-    assert refuse(sample, put_together(header, foreign, body, signature)) is DecryptionError
-    other_round = taken_apart(replace(sample, round_id=ROUND[:-1] + "9").seal())[1]
-    assert refuse(sample, put_together(header, other_round, body, signature)) is DecryptionError
-
-
-def test_the_header_of_another_round_is_refused() -> None:
-    sample = Sample()
-    _, stanzas, body, signature = taken_apart(sample.seal())
-    other = taken_apart(replace(sample, round_id=ROUND[:-1] + "9").seal())
-    assert refuse(sample, put_together(other[0], stanzas, body, signature)) is InvalidSignatureError
-    assert refuse(sample, put_together(other[0], stanzas, body, other[3])) is InvalidSignatureError
-
-
-@pytest.mark.parametrize("weaker", ["constrained", "classical", "pq-only"])
-def test_a_downgraded_suite_is_refused(weaker: str) -> None:
-    sample = Sample()
-    header, stanzas, body, signature = taken_apart(sample.seal())
-    changed = canonical.encode({**canonical.decode(header, limit_bytes=2048), "suite": weaker})
-    refusal = refuse(sample, put_together(changed, stanzas, body, signature))
-    assert refusal is (InvalidSignatureError if weaker == "constrained" else UnsupportedSuiteError)
-    with benchmark_context():
-        with pytest.raises(LatticewardError):
-            sample.open(put_together(changed, stanzas, body, signature))
-
-
-def test_a_forged_ml_kem_ciphertext_is_one_silent_refusal() -> None:
-    sample = Sample()
-    header, stanzas, body, signature = taken_apart(sample.seal())
-    stanza = canonical.decode(stanzas[0], limit_bytes=2048)
-    messages = set()
-    for place in (0, 700, 1087, 1100, 1120, 1167):
-        forged = canonical.encode({**stanza, "sealed": flipped(stanza["sealed"], place)})
-        with pytest.raises(DecryptionError) as caught:
-            sample.open(put_together(header, [forged], body, signature))
-        messages.add(str(caught.value))
-    assert len(messages) == 1
-
-
-def test_a_composite_with_one_good_half_is_refused() -> None:
-    sample = Sample()
-    header, stanzas, body, signature = taken_apart(sample.seal())
-    again = taken_apart(sample.seal())[3]
-    for mixed in (signature[:3309] + again[3309:], again[:3309] + signature[3309:], signature[:3309], signature[3309:]):
-        assert refuse(sample, put_together(header, stanzas, body, mixed)) is InvalidSignatureError
 
 
 def test_a_purpose_is_bound() -> None:
@@ -294,18 +128,6 @@ def test_another_senders_key_is_refused_by_name() -> None:
     parsed = parse_envelope(Sample().seal(), limit_bytes=1 << 20)
     with pytest.raises(WrongContextError):
         verify_envelope(parsed, purpose=Purpose.UPDATE, verify_key=signing_key(number=1).verify_key)
-
-
-def test_a_thief_cannot_sign_anothers_body_as_his_own() -> None:
-    sample, thief = Sample(), Sample(sender=1)
-    _, stanzas, body, _ = taken_apart(sample.seal())
-    header, _, _, _ = taken_apart(thief.seal())
-    from latticeward.crypto.envelope_format import signed_payload
-    from latticeward.crypto.signing import sign
-
-    payload = signed_payload(hashlib.sha256(header).digest(), hashlib.sha256(body).digest())
-    stolen = put_together(header, stanzas, body, sign(payload, purpose=Purpose.UPDATE, key=thief.signer))
-    assert refuse(thief, stolen) is DecryptionError
 
 
 def test_keys_of_another_kind_or_parameter_set_are_refused() -> None:
@@ -359,9 +181,7 @@ def test_a_retired_suite_still_opens_and_makes_nothing(monkeypatch: pytest.Monke
     makers = (
         sample.seal,
         lambda: seal_body(sample.plaintext, header=sample.header),
-        lambda: make_stanza(
-            content_key=bytes(32), header_bytes=sealed.header_bytes, recipient=sample.recipient
-        ),
+        lambda: make_stanza(content_key=bytes(32), header_bytes=sealed.header_bytes, recipient=sample.recipient),
     )
     for make in makers:
         with pytest.raises(UnsupportedSuiteError):
@@ -413,28 +233,6 @@ def test_limits_come_before_cryptography(monkeypatch: pytest.MonkeyPatch) -> Non
     for other in (b"", b"PK\x03\x04" + raw, raw[1:]):
         with pytest.raises(MalformedMessageError):
             parse_envelope(other, limit_bytes=1 << 24)
-
-
-@given(st.binary(max_size=300))
-@settings(max_examples=200, deadline=None)
-def test_noise_after_the_magic_is_refused(tail: bytes) -> None:
-    raw = b"LWENV\x00\x01\x00" + max(len(tail) - 4, 0).to_bytes(4, "big") + tail
-    for noise in (tail, raw):
-        with pytest.raises((MalformedMessageError, MessageTooLargeError, UnsupportedSuiteError, UnsupportedVersionError)):
-            parse_envelope(noise, limit_bytes=1 << 20)
-
-
-@given(st.data())
-@settings(max_examples=60, deadline=None)
-def test_a_prefix_of_the_right_shape_and_wrong_content_is_refused(data: st.DataObject) -> None:
-    item = st.binary(max_size=40) | st.integers() | st.text(max_size=5) | st.none()
-    prefix = data.draw(st.lists(st.one_of(item, st.lists(item, max_size=3)), max_size=4))
-    try:
-        raw = canonical.encode(prefix)
-    except MalformedMessageError:
-        return
-    with pytest.raises(MalformedMessageError):
-        parse_envelope(b"LWENV\x00\x01\x00" + len(raw).to_bytes(4, "big") + raw, limit_bytes=1 << 20)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from latticeward.crypto import envelope_file
 from latticeward.crypto.body import CHUNK_BYTES
 from latticeward.crypto.envelope import parse_envelope
 from latticeward.crypto.envelope_file import (
@@ -127,14 +126,14 @@ def test_plaintext_is_not_visible_before_the_last_tag(tmp_path: Path, monkeypatc
     path, target = tmp_path / "sealed", tmp_path / "opened"
     seal_to(path, sample)
     verified = verify_at(path, sample)
-    original = envelope_file.os.replace
+    original = os.replace
     seen: list[bool] = []
 
     def replaced(source: str, final: Path) -> None:
         seen.append(target.exists())
         original(source, final)
 
-    monkeypatch.setattr(envelope_file.os, "replace", replaced)
+    monkeypatch.setattr(os, "replace", replaced)
     open_to(target, verified, sample)
     assert seen == [False]
 

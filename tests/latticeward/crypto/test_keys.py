@@ -50,7 +50,7 @@ def test_a_secret_key_is_not_shown_compared_copied_or_pickled(key: SecretKey) ->
     for shown in (repr(key), str(key), f"{key}"):
         assert secret.hex() not in shown and repr(secret) not in shown
         assert "secret" in shown
-    for comparison in (lambda: key == key, lambda: key != key, lambda: hash(key)):  # noqa: PLR0124
+    for comparison in (lambda: key == key, lambda: key != key, lambda: hash(key)):
         with pytest.raises(TypeError):
             comparison()
     for copying in (pickle.dumps, copy.copy, copy.deepcopy):
@@ -78,7 +78,7 @@ def test_a_seed_of_another_length_is_refused(key: SecretKey) -> None:
 def test_a_key_file_is_bound_to_kind_and_algorithm(key: SecretKey) -> None:
     for other in (CompositeSigningKey, DecapsulationKey, AuthenticationSigningKey, ClassicalSigningKey):
         if other is not type(key):
-            with pytest.raises(KeyUsageError, match="kind|holds"):
+            with pytest.raises(KeyUsageError, match="holds"):
                 other.from_file(key.export_file())
     with pytest.raises(UnsupportedSuiteError):
         type(key).from_seed(key.export_seed(), "rsa-2048")
@@ -173,7 +173,7 @@ def test_a_half_of_zeros_is_refused() -> None:
 def test_x25519_points_of_small_order_are_refused(coordinate: int, top: int) -> None:
     point = (coordinate | top).to_bytes(32, "little")
     # The list is right if the library finds an all-zero secret for each of its members.
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match="Error computing shared key"):
         x25519.X25519PrivateKey.generate().exchange(x25519.X25519PublicKey.from_public_bytes(point))
     raw = decapsulation_key().encapsulation_key.raw
     with pytest.raises(KeyUsageError):
@@ -225,7 +225,8 @@ def test_authentication_keys_sign_and_refuse() -> None:
         key, other = kind.generate(), kind.generate()
         signature = key.sign(b"data")
         key.verify_key.verify(signature, b"data")
-        for bad, data in ((signature, b"Data"), (signature[:-1], b"data"), (signature + b"\0", b"data"), (b"", b"data")):
+        refused = [(signature, b"Data"), (signature[:-1], b"data"), (signature + b"\0", b"data"), (b"", b"data")]
+        for bad, data in refused:
             with pytest.raises(InvalidSignatureError):
                 key.verify_key.verify(bad, data)
         with pytest.raises(InvalidSignatureError):

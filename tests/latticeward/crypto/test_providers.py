@@ -1,3 +1,5 @@
+import ctypes.util
+import importlib.util
 import os
 import subprocess
 import sys
@@ -39,7 +41,7 @@ def test_experimental_rows_are_labelled_and_never_a_part_of_a_suite() -> None:
 
 
 def test_a_missing_provider_says_so_and_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(providers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for name in PROVIDERS:
         state = provider_state(name)
         assert not state.is_installed
@@ -53,7 +55,7 @@ def test_a_missing_provider_says_so_and_how_to_install_it(monkeypatch: pytest.Mo
 def test_the_wrapper_of_liboqs_is_not_imported_where_no_library_loads(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(providers.ctypes.util, "find_library", lambda name: None)
+    monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
     monkeypatch.setenv("OQS_INSTALL_PATH", str(tmp_path))
     assert not provider_state("liboqs").is_installed
     providers._look.cache_clear()
@@ -66,14 +68,14 @@ def test_the_wrapper_of_liboqs_is_not_imported_where_no_library_loads(
 
 
 def test_the_look_ups_are_those_of_the_wrapper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(providers.ctypes.util, "find_library", lambda name: f"{name}.so.7")
+    monkeypatch.setattr(ctypes.util, "find_library", lambda name: f"{name}.so.7")
     (tmp_path / "lib64").mkdir()
     (tmp_path / "lib64" / "liboqs.so").touch()
     monkeypatch.setenv("OQS_INSTALL_PATH", str(tmp_path))
     assert providers._liboqs_candidates() == ["liboqs.so.7", "oqs.so.7", str(tmp_path / "lib64" / "liboqs.so")]
     monkeypatch.delenv("OQS_INSTALL_PATH")
-    monkeypatch.setattr(providers.ctypes.util, "find_library", lambda name: None)
-    monkeypatch.setattr(providers.Path, "home", lambda: tmp_path / "nowhere")
+    monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "nowhere")
     assert providers._liboqs_candidates() == []
 
 
@@ -86,7 +88,7 @@ def test_a_provider_that_ends_the_process_is_only_not_there(
 
     monkeypatch.setattr(providers, "_liboqs_candidates", lambda: ["liboqs.so"])
     monkeypatch.setattr(providers, "_loads", lambda name: True)
-    monkeypatch.setattr(providers.importlib, "import_module", refuse)
+    monkeypatch.setattr(importlib, "import_module", refuse)
     with pytest.raises(UnsupportedSuiteError, match="cannot be loaded"):
         signature_scheme("falcon-512")
 
@@ -100,7 +102,7 @@ def test_what_a_provider_prints_does_not_reach_our_output(
 
     monkeypatch.setattr(providers, "_liboqs_candidates", lambda: ["liboqs.so"])
     monkeypatch.setattr(providers, "_loads", lambda name: True)
-    monkeypatch.setattr(providers.importlib, "import_module", chatty)
+    monkeypatch.setattr(importlib, "import_module", chatty)
     signature_scheme("falcon-1024")
     assert capsys.readouterr().out == ""
 

@@ -51,7 +51,9 @@ def test_a_wrong_answer_stops_the_start_with_one_sentence(
     if table == "KEY_IDS":
         swapped = {key: value if key.startswith(("ml-", "ed")) else "00" * 32 for key, value in answers.items()}
     else:
-        swapped = {key: ("B" if value[40] == "A" else "A").join((value[:40], value[41:])) for key, value in answers.items()}
+        swapped = {
+            key: value[:40] + ("B" if value[40] == "A" else "A") + value[41:] for key, value in answers.items()
+        }
     monkeypatch.setattr(selftest_answers, table, swapped)
     with pytest.raises(SelfTestError) as caught:
         run_selftest(["hybrid"])
@@ -61,9 +63,9 @@ def test_a_wrong_answer_stops_the_start_with_one_sentence(
 
 
 def test_a_primitive_that_refuses_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from latticeward.crypto import composite
+    from latticeward.crypto import classical_half
 
-    monkeypatch.setattr(composite, "_classical_holds", lambda *_: True)
+    monkeypatch.setattr(classical_half, "verify", lambda *_: None)
     with pytest.raises(SelfTestError, match="mldsa65-ed25519"):
         run_selftest(["hybrid"])
     monkeypatch.undo()

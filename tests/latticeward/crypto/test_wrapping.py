@@ -51,7 +51,8 @@ def test_derived_keys_are_told_apart_by_label_and_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    ("secret", "label", "length"), [(bytes(15), "a", 32), (bytes(32), "", 32), (bytes(32), "a", 0), (bytes(32), "a", 8161)]
+    ("secret", "label", "length"),
+    [(bytes(15), "a", 32), (bytes(32), "", 32), (bytes(32), "a", 0), (bytes(32), "a", 8161)],
 )
 def test_a_password_an_empty_label_and_an_odd_length_are_refused(secret: bytes, label: str, length: int) -> None:
     with pytest.raises(KeyUsageError):
