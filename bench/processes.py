@@ -22,6 +22,8 @@ from typing import IO, Any, Final, Self
 ROOT: Final = Path(__file__).resolve().parent.parent
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 20.0
+# What Ctrl-C in a terminal of its own would be: the server then ends its own worker processes as well.
+_END: Final = signal.SIGINT
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -96,7 +98,7 @@ class Processes:
         for group in (agents, rest):
             for child in group:
                 if child.process.poll() is None:
-                    child.process.send_signal(signal.SIGTERM)
+                    child.process.send_signal(_END)
             deadline = time.monotonic() + STOP_SECONDS
             for child in group:
                 try:
@@ -166,5 +168,5 @@ def tail(path: Path, lines: int = 15) -> str:
 
 
 def _end_with_parent() -> None:
-    # Runs in the child before the program: the kernel sends it SIGTERM when the driver dies in whatever way.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    # Runs in the child before the program: the kernel sends it the signal when the driver dies in whatever way.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _END)

@@ -192,7 +192,7 @@ def round_rng(device_seed: bytes, assignment: Assignment, use: str) -> np.random
 
     The round's id is left out on purpose: when a round fails and another starts from the same model, this device
     gives the same numbers again, and a server cannot average several draws of one update
-    (docs/adr/0017-same-base-same-numbers.md).
+    (docs/adr/0024-same-base-same-numbers.md).
 
     Args:
         device_seed: 32 secret bytes.

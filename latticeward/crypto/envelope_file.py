@@ -209,7 +209,7 @@ def open_file(
                 digest.update(piece)
                 written += writer.write(room[: opener.update_into(piece, room)])
         written += writer.write(opener.finalize())
-        if written != header.plaintext_bytes :
+        if written != header.plaintext_bytes or not hmac.compare_digest(digest.digest(), verified.body_digest):
             raise DecryptionError("a body did not open")
     return header
 

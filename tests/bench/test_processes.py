@@ -20,7 +20,7 @@ def end(*_):
         file.write(sys.argv[1] + "\\n")
     time.sleep(0.2)
     raise SystemExit
-signal.signal(signal.SIGTERM, end)
+signal.signal(signal.SIGINT, end)
 print("up", flush=True)
 while True:
     time.sleep(0.05)
@@ -54,7 +54,7 @@ def test_agents_are_ended_before_the_server(tmp_path: Path) -> None:
 
 def test_a_child_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "STOP_SECONDS", 0.3)
-    deaf = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(60)"
+    deaf = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(60)"
     with Processes(logs=tmp_path, environment={}) as children:
         child = children.start("server", ["-c", deaf])
         wait_until("up", child.log)

@@ -21,6 +21,7 @@ from controlplane.celery import QUEUES
 from controlplane.live import hub
 
 FIRST_PORT = 8750
+SWITCH_SECONDS = 0.0005
 
 
 class Command(BaseCommand):
@@ -47,6 +48,11 @@ class Command(BaseCommand):
             settings.CSRF_TRUSTED_ORIGINS = [settings.PUBLIC_URL]
         call_command("migrate", interactive=False, verbosity=0)
         self._prepare()
+        if settings.EMBEDDED:
+            # Web loop, door and workers share one interpreter lock here. A thread that has it keeps it for this long
+            # once others ask, and a database call gives it up each time: at the usual 5 ms they wait for each other
+            # most of a round.
+            sys.setswitchinterval(SWITCH_SECONDS)
         workers = _Workers()
         workers.start()
         try:

@@ -111,6 +111,21 @@ def test_a_file_swapped_after_verifying_leaves_nothing_behind(tmp_path: Path) ->
         assert sorted(item.name for item in tmp_path.iterdir()) == ["sealed", "sealed.plain"]
 
 
+def test_another_body_under_the_same_key_is_not_the_one_that_was_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A recipient knows the content key and can seal another body with it; the cipher alone would not see the swap.
+    monkeypatch.setattr("latticeward.crypto.envelope_file.new_key", lambda: bytes(32))
+    sample, other = Sample(plaintext=b"a" * 500), Sample(plaintext=b"b" * 500)
+    for name, content in (("sealed", sample), ("other", other)):
+        seal_to(tmp_path / name, content)
+    verified = verify_at(tmp_path / "sealed", sample)
+    (tmp_path / "sealed").write_bytes((tmp_path / "other").read_bytes())
+    with pytest.raises(DecryptionError):
+        open_to(tmp_path / "opened", verified, sample)
+    assert not (tmp_path / "opened").exists()
+
+
 def test_an_older_target_survives_a_failure(tmp_path: Path) -> None:
     sample = Sample(plaintext=bytes(100))
     path, target = tmp_path / "sealed", tmp_path / "opened"
