@@ -10,6 +10,7 @@ BENCHES: Final[dict[str, str]] = {
     "aead": "bench.aead",
     "crypto": "bench.crypto",
     "envelope": "bench.envelope",
+    "federation": "bench.federation",
     "round": "bench.round",
     "start": "bench.start",
 }

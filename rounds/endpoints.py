@@ -27,16 +27,20 @@ _HEX_DIGEST_CHARS: Final = 64
 _NEWS_FOR_ALL: Final = frozenset(
     {"round.recruiting", "round.collecting", "round.published", "round.failed", "round.aborted"}
 )
+# What changes it for the device that is named; its own steps are no news to it.
+_NEWS_FOR_ONE: Final = frozenset({"update.refused", "update.rejected", "update.excluded", "participant.dropped"})
 
 
 async def work(call: Call) -> Reply:
     """What there is to do for this device; waits for news when the device has seen the present answer."""
+    device = str(call.device.id)
     seen = call.query.get("after", [""])[0]
     return await _long_poll(
         call,
         lambda: selectors.work_for(call.device),
         is_news=lambda answer: answer["token"] != seen,
-        wakes=lambda event: event["type"] in _NEWS_FOR_ALL or event["data"].get("device") == str(call.device.id),
+        wakes=lambda event: event["type"] in _NEWS_FOR_ALL
+        or (event["type"] in _NEWS_FOR_ONE and event["data"].get("device") == device),
     )
 
 

@@ -3,18 +3,25 @@
 import hashlib
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from controlplane.audit.models import AuditEntry
 from devices.models import Device
 from latticeward.errors import NotFoundError
-from latticeward.lifecycle import ROUND, RoundState
+from latticeward.lifecycle import ROUND, ParticipantState, RoundState
 from rounds.models import ModelStanza, ModelVersion, Participant, Round, Submission, Training
 
-_RECENT_ROUNDS = 3
+_RECENT_ROUNDS: Final = 3
+_IN: Final = "in"
+_OWN_STEPS: Final = (
+    ParticipantState.INVITED,
+    ParticipantState.JOINED,
+    ParticipantState.SUBMITTED,
+    ParticipantState.ACCEPTED,
+)
 # Before its assignment is signed a round does not exist for devices.
-_UNSEEN = (RoundState.DRAFT, RoundState.SIGNING)
+_UNSEEN: Final = (RoundState.DRAFT, RoundState.SIGNING)
 
 
 def work_for(device: Device) -> dict[str, Any]:
@@ -61,9 +68,12 @@ def work_for(device: Device) -> dict[str, Any]:
         {"model": str(model_id), "training": str(training_id), "number": number, "weights_digest": digest.hex()}
         for model_id, training_id, number, digest in _newest_models(device)
     ]
-    answer = {"rounds": rounds, "models": models, "submissions": []}
-    token = hashlib.sha256(json.dumps(answer, sort_keys=True).encode()).hexdigest()[:32]
-    return {"token": token, "server_time": datetime.now(UTC).isoformat().replace("+00:00", "Z"), **answer}
+    # What the device brought about itself (it joined, it submitted) is no news to it, and a token that changed with
+    # it would bring the device back at once, in the very moment in which the workers need the machine.
+    told = [{**row, "participant": _IN if row["participant"] in _OWN_STEPS else row["participant"]} for row in rounds]
+    token = hashlib.sha256(json.dumps([told, models], sort_keys=True).encode()).hexdigest()[:32]
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return {"token": token, "server_time": now, "rounds": rounds, "models": models}
 
 
 def _newest_models(device: Device) -> list[tuple[UUID, UUID, int, bytes]]:

@@ -96,18 +96,28 @@ class Line:
         """``asking``, from a test that is not a coroutine."""
         return asyncio.run(self.asking(method, path, query, **named))
 
-    def submission(self, envelope: bytes, *, key: str | None = None, body: bytes | None = None) -> list[tuple[str, str]]:
-        """Header lines of a submission; ``body`` is what the signature covers, if not the envelope."""
-        return [
-            ("content-type", "application/octet-stream"),
-            ("content-length", str(len(envelope))),
-            ("idempotency-key", digest_of(envelope) if key is None else key),
-        ]
+    def submit(self, round_id: object, envelope: bytes, *, key: str | None = None, body: bytes | None = None) -> Answer:
+        """Send an envelope as the agent does; ``body`` is sent in its place under the envelope's signature."""
+        return asyncio.run(self.submitting(round_id, envelope, [envelope if body is None else body], key=key))
 
-    def submit(self, round_id: object, envelope: bytes, *, key: str | None = None) -> Answer:
-        """Send an envelope as the agent does."""
+    async def submitting(
+        self,
+        round_id: object,
+        envelope: bytes,
+        pieces: Iterable[bytes | None],
+        *,
+        key: str | None = None,
+        declared_bytes: int | None = None,
+    ) -> Answer:
+        """Send an envelope in pieces, and its length only if it is declared."""
         path = f"/api/v1/rounds/{round_id}/submissions"
-        return self.ask("POST", path, body=envelope, headers=self.submission(envelope, key=key))
+        headers = [("content-type", "application/octet-stream")]
+        if key != "":
+            headers.append(("idempotency-key", key or digest_of(envelope)))
+        lines = self.headers("POST", path, digest=hashlib.sha256(envelope).digest(), headers=headers)
+        if declared_bytes is not None:
+            lines.append(("content-length", str(declared_bytes)))
+        return await exchange("POST", path, "", lines, pieces)
 
 
 async def exchange(
@@ -118,7 +128,9 @@ async def exchange(
     waiting = list(pieces)
 
     async def receive() -> dict[str, Any]:
-        if not waiting or (piece := waiting.pop(0)) is HANG_UP:
+        if not waiting:
+            await asyncio.Event().wait()  # the device listens until it is answered
+        if (piece := waiting.pop(0)) is HANG_UP:
             return {"type": "http.disconnect"}
         answer.pieces_taken += 1
         return {"type": "http.request", "body": piece, "more_body": bool(waiting)}
@@ -126,7 +138,7 @@ async def exchange(
     async def send(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
             answer.status = message["status"]
-            answer.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+            answer.headers = {name.decode().lower(): value.decode() for name, value in message["headers"]}
         else:
             answer.body += message["body"]
 

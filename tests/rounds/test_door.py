@@ -6,12 +6,13 @@ from uuid import uuid4
 
 import pytest
 
+from controlplane.audit.models import AuditEntry
 from devices import services
 from devices.models import Site
 from keys.models import Reason
 from keys.rotation import server_address
+from rounds import tasks
 from rounds.models import Round
-from rounds.services import coordination
 from tests.devices.conftest import federation, site
 from tests.devices.machine import Machine, enrolled
 from tests.rounds.cohort import Cohort
@@ -52,7 +53,7 @@ def without_instance(answer: Answer) -> dict[str, Any]:
 def test_a_signed_request_is_answered_and_never_kept_by_caches(line: Line) -> None:
     answer = line.ask("GET", WORK)
     assert answer.status == 200
-    assert answer.json.keys() == {"token", "server_time", "rounds", "models", "submissions"}
+    assert answer.json.keys() == {"token", "server_time", "rounds", "models"}
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-content-type-options"] == "nosniff"
 
@@ -155,8 +156,7 @@ def test_a_wrong_method_is_refused_with_the_right_one(method: str, path: str, al
 
 def test_what_is_not_a_door_address_is_not_answered_by_the_door() -> None:
     for path in ("/api/v1/work/", "/api/v1/rounds/7/join", address("rounds/<id>/join") + "\n", "/nothing"):
-        answer = send([("host", server_address())], path=path)
-        assert (answer.status, answer.headers["content-type"]) != (401, "application/problem+json"), path
+        assert send([("host", "127.0.0.1")], path=path).status == 404, path
 
 
 @pytest.mark.parametrize("query", ["wait=soon", "wait=nan", "wait=", "&".join(f"f{i}=1" for i in range(17))])
@@ -207,12 +207,19 @@ def test_a_small_body_has_a_small_limit(line: Line) -> None:
 
 def test_an_unknown_round_and_a_foreign_one_look_alike(cohort: Cohort, recruiting: Round) -> None:
     newcomer = Line(enrolled(cohort.hospitals[0].machine.site))  # enrolled after the invitations
-    for method, name in (("POST", "rounds/<id>/join"), ("GET", "rounds/<id>/assignment"), ("GET", "rounds/<id>/record")):
-        body = b"{}" if method == "POST" else None
-        unknown = newcomer.ask(method, address(name, uuid4()), body=body)
-        foreign = newcomer.ask(method, address(name, recruiting.id), body=body)
-        assert foreign.refusal == ((403, "not_permitted") if method == "POST" else (404, "not_found"))
+    refusals: list[tuple[str, str, bytes | None, tuple[int, str]]] = [
+        ("POST", "rounds/<id>/join", b"{}", (403, "not_permitted")),
+        ("POST", "rounds/<id>/submissions", b"any", (403, "not_permitted")),
+        ("GET", "rounds/<id>/assignment", None, (404, "not_found")),
+        ("GET", "rounds/<id>/record", None, (404, "not_found")),
+    ]
+    for method, name, body, refusal in refusals:
+        headers = [("idempotency-key", "0" * 64)] if body else []
+        unknown = newcomer.ask(method, address(name, uuid4()), body=body, headers=headers)
+        foreign = newcomer.ask(method, address(name, recruiting.id), body=body, headers=headers)
+        assert foreign.refusal == refusal
         assert without_instance(foreign) == without_instance(unknown)
+    assert not AuditEntry.objects.filter(event="submission.refused").exists()  # it is nobody of this round
 
 
 def test_what_belongs_to_others_does_not_exist(cohort: Cohort) -> None:
@@ -258,8 +265,8 @@ def test_joining_again_is_harmless_and_joining_too_late_is_refused(cohort: Cohor
     assert lines[3].ask("POST", path, body=b"{}").refusal == (409, "wrong_state")
 
 
-def test_the_last_to_join_starts_the_collecting(cohort: Cohort, recruiting: Round) -> None:
-    for hospital in cohort.hospitals:
-        Line(hospital.machine).ask("POST", address("rounds/<id>/join", recruiting.id), body=b"{}")
-    assert cohort.look(recruiting).state == "collecting"
-    assert coordination.advance_round(recruiting.id) is None
+def test_a_join_is_handed_on_to_the_workers(cohort: Cohort, recruiting: Round, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[str] = []
+    monkeypatch.setattr(tasks.advance_round, "delay", handed.append)
+    Line(cohort.hospitals[0].machine).ask("POST", address("rounds/<id>/join", recruiting.id), body=b"{}")
+    assert handed == [str(recruiting.id)]

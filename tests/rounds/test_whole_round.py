@@ -14,7 +14,7 @@ from latticeward.plan import RoundPlan
 from latticeward.updates.tensors import FloatVector, weights_digest
 from rounds import selectors
 from rounds.models import Round
-from rounds.services import intake, trainings
+from rounds.services import coordination, intake, trainings
 from rounds.services.opening import codec_of, reopen_submission
 from rounds.storage import read_blob
 from tests.rounds.cohort import Cohort, Hospital
@@ -122,4 +122,7 @@ def test_work_names_the_round_while_it_runs_and_the_model_when_it_is_published(c
     assert before["token"] == selectors.work_for(device)["token"]
     for hospital in cohort.hospitals:
         hospital.join(current)
+    assert selectors.work_for(device)["rounds"][0]["participant"] == "joined"
+    assert selectors.work_for(device)["token"] == before["token"]  # its own step is no news to the device
+    assert coordination.advance_round(current.id) == "begin_collecting"
     assert selectors.work_for(device)["token"] != before["token"]
