@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -39,8 +40,9 @@ async def work(call: Call) -> Reply:
         call,
         lambda: selectors.work_for(call.device),
         is_news=lambda answer: answer["token"] != seen,
-        wakes=lambda event: event["type"] in _NEWS_FOR_ALL
-        or (event["type"] in _NEWS_FOR_ONE and event["data"].get("device") == device),
+        wakes=lambda event: (
+            event["type"] in _NEWS_FOR_ALL or (event["type"] in _NEWS_FOR_ONE and event["data"].get("device") == device)
+        ),
     )
 
 
@@ -73,7 +75,9 @@ async def _long_poll(
                 return Reply.json(answer)
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0 or await subscription.next(left) is None:
-                return Reply.json(answer, waiting_status)
+                # Look once more: the answer tells the server's time, and that is now, not before the wait.
+                answer = await in_thread(look)
+                return Reply.json(answer, 200 if is_news(answer) else waiting_status)
 
 
 async def assignment(call: Call) -> Reply:
@@ -107,6 +111,7 @@ async def _submit(call: Call) -> Reply:
     if call.body.declared_bytes is not None and call.body.declared_bytes > limit:
         await anext(call.body.chunks(limit))  # raises before anything is read
     earlier = await in_thread(require_submitter, round_id=UUID(call.id), device=call.device, digest=declared)
+    started = time.perf_counter()
     with BlobWriter() as writer:
         async for piece in call.body.chunks(limit):
             writer.write(piece)
@@ -124,6 +129,7 @@ async def _submit(call: Call) -> Reply:
             size_bytes=writer.size_bytes,
             declared_digest=declared,
             via="http",
+            seconds=time.perf_counter() - started,
         )
     await in_thread(tasks.process_update.delay, str(submission.id))
     return Reply.cbor(bytes(submission.receipt), 201)

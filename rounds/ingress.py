@@ -14,12 +14,16 @@ from rounds.services.intake import receive_update
 from rounds.storage import read_blob
 
 
-def accept(*, round_id: UUID, device: Device, blob: str, size_bytes: int, declared_digest: str, via: str) -> Submission:
+def accept(
+    *, round_id: UUID, device: Device, blob: str, size_bytes: int, declared_digest: str, via: str, seconds: float = 0.0
+) -> Submission:
     """Record a stored envelope as a submission and promise to log it.
 
     Args:
         blob: name of the stored envelope.
         declared_digest: hex digest of the signed part, as the device's idempotency key says.
+        via: name of the transport.
+        seconds: what taking the bytes in has cost so far.
 
     Raises:
         MalformedMessageError: the bytes are no envelope.
@@ -29,5 +33,11 @@ def accept(*, round_id: UUID, device: Device, blob: str, size_bytes: int, declar
     if parsed.signed_digest.hex() != declared_digest:
         raise WrongContextError("the idempotency key is not the digest of this envelope")
     return receive_update(
-        round_id=round_id, device=device, digest=declared_digest, blob=blob, size_bytes=size_bytes, via=via
+        round_id=round_id,
+        device=device,
+        digest=declared_digest,
+        blob=blob,
+        size_bytes=size_bytes,
+        via=via,
+        seconds=seconds,
     )

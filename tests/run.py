@@ -99,13 +99,13 @@ def main() -> int:
         prog="ward test", description=__doc__, allow_abbrev=False, epilog="Other arguments go to pytest."
     )
     parser.add_argument("--slow", action="store_true", help="also the tests that take long")
-    parser.add_argument("--require-all", action="store_true", help="slow ones too; leaving anything out is a failure")
+    parser.add_argument("--require-all", action="store_true", help="leaving out is a failure, but for the slow ones")
     options, rest = parser.parse_known_args()
     machine = look_around()
     lacking = dict(machine.lacking)
-    if not options.slow and not options.require_all:
-        lacking["slow"] = "these take long (./ward test --slow)"
     left_out = [f"tests marked {mark}: {reason}" for mark, reason in lacking.items()]
+    if not options.slow:
+        lacking["slow"] = "these take long (./ward test --slow)"
     totals: Counter[str] = Counter()
     broken = False
     REPORTS.mkdir(exist_ok=True)
@@ -123,7 +123,8 @@ def main() -> int:
             counts, skips = read_report(report)
             totals += counts
             left_out += skips
-    print("\nleft out:" if left_out else "\nnothing was left out", *sorted(left_out), sep="\n  ")
+    told = sorted(left_out) + ([] if options.slow else [f"tests marked slow: {lacking['slow']}"])
+    print("\nleft out:" if told else "\nnothing was left out", *told, sep="\n  ")
     print(f"\n{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped", flush=True)
     if options.require_all and left_out:
         print("--require-all: leaving out is a failure", file=sys.stderr)

@@ -5,7 +5,7 @@ import tempfile
 
 os.environ.setdefault("LATTICEWARD_VAR", tempfile.mkdtemp(prefix="latticeward-tests-"))
 
-from controlplane.settings import *  # noqa: E402, F403
+from controlplane.settings import *  # noqa: F403
 
 if not ENVIRONMENT.database_url:  # noqa: F405
     DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}

@@ -92,12 +92,15 @@ def _require_submittable(participant: Participant) -> None:
         raise StateError(f"participant {participant.id} is {participant.state}, not joined")
 
 
-def receive_update(*, round_id: UUID, device: Device, digest: str, blob: str, size_bytes: int, via: str) -> Submission:
+def receive_update(
+    *, round_id: UUID, device: Device, digest: str, blob: str, size_bytes: int, via: str, seconds: float = 0.0
+) -> Submission:
     """Record a stored envelope as this device's submission, with a signed receipt.
 
     Args:
         digest: hex digest of the envelope's signed part, as computed by the door from the stored bytes.
         blob: name of the stored envelope.
+        seconds: what taking the bytes in has cost, for the stage times.
     """
     plan_digest = Round.objects.values_list("training__plan_digest", flat=True).get(pk=round_id)
     now = timezone.now()
@@ -128,6 +131,7 @@ def receive_update(*, round_id: UUID, device: Device, digest: str, blob: str, si
                 size_bytes=size_bytes,
                 via=via,
                 receipt=signed,
+                stage_seconds={"receive": seconds},
                 received_at=now,
             )
             apply_transition(
@@ -291,7 +295,9 @@ def _present_sum(partial: Partial | None, codec: FixedPointCodec) -> RingVector 
 
 
 def _count(submission: Submission, seconds: dict[str, float]) -> None:
-    Submission.objects.filter(pk=submission.pk).update(outcome="accepted", stage_seconds=seconds)
+    Submission.objects.filter(pk=submission.pk).update(
+        outcome="accepted", stage_seconds={**submission.stage_seconds, **seconds}
+    )
     apply_transition(
         submission.participant,
         PARTICIPANT,

@@ -48,9 +48,9 @@ def test_a_feed_numbers_its_entries_without_gaps_and_apart_from_others() -> None
 
 
 def test_a_rolled_back_entry_leaves_no_gap() -> None:
-    with pytest.raises(ZeroDivisionError), transaction.atomic():
+    with transaction.atomic():
         record("user.signed_in", actor="user:1", feed="a", subject=("user", 1))
-        raise ZeroDivisionError
+        transaction.set_rollback(True)
     with transaction.atomic():
         assert record("user.signed_in", actor="user:1", feed="a", subject=("user", 1)).feed_seq == 1
 

@@ -28,7 +28,7 @@ class Problem(Refused):
 
     def __init__(self, status: int, document: dict[str, Any]) -> None:
         super().__init__(f"{status} {document}")
-        self.status, self.code = status, document["type"]
+        self.status, self.code, self.retryable = status, document["type"], document["retryable"]
 
 
 class Device:
@@ -83,14 +83,23 @@ class Device:
             parameters = f'({names});{shared};keyid="{key}";alg="{algorithm}";tag="latticeward-request-v1"'
             lines = [*(f'"{name}": {value}' for name, value in covered), f'"@signature-params": {parameters}']
             inputs.append(f"{label}={parameters}")
-            signatures.append(f"{label}=:{base64.b64encode(signer.sign('\n'.join(lines).encode())).decode()}:")
+            signature = signer.sign("\n".join(lines).encode())
+            signatures.append(f"{label}=:{base64.b64encode(signature).decode()}:")
         return {**sent, "signature-input": ", ".join(inputs), "signature": ", ".join(signatures)}
 
     def ask(
         self, method: str, path: str, query: str = "", body: bytes | None = None, **headers: str
     ) -> tuple[int, str, bytes]:
+        """Send a signed request, and again with a new signature while the server says that this may help (18)."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         target = f"{path}?{query}" if query else path
+        for pause in (0.5, 1.0, 2.0):
+            try:
+                return self._exchange(method, target, body, self.signed(method, path, query, body, named))
+            except Problem as refused:
+                if not refused.retryable:
+                    raise
+            time.sleep(pause)
         return self._exchange(method, target, body, self.signed(method, path, query, body, named))
 
     def ask_json(self, path: str, query: str = "") -> tuple[int, Any]:

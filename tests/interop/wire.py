@@ -1,7 +1,7 @@
-"""The formats of docs/protocol.md, written and read from that document alone: nothing of the product is imported here.
+"""The formats of docs/protocol.md, written and read from that document alone: nothing of the product is imported.
 
-What needs no network: encoding, keys, signatures, claim codes, contributions, envelopes, models and proofs, in the suite
-``hybrid``. Section numbers are the document's. Whatever is not as it says raises ``Refused``.
+What needs no network: encoding, keys, signatures, claim codes, contributions, envelopes, models and proofs, in the
+suite ``hybrid``. Section numbers are the document's. Whatever is not as it says raises ``Refused``.
 """
 
 import base64

@@ -12,7 +12,8 @@ from devices.models import Site
 from keys.models import Reason
 from keys.rotation import server_address
 from rounds import tasks
-from rounds.models import Round
+from rounds.models import Participant, Round
+from rounds.services import coordination
 from tests.devices.conftest import federation, site
 from tests.devices.machine import Machine, enrolled
 from tests.rounds.cohort import Cohort
@@ -243,18 +244,24 @@ def test_what_belongs_to_others_does_not_exist(cohort: Cohort) -> None:
     assert newcomer.ask("GET", WORK).json["models"] == []
 
 
-def test_the_token_of_work_names_the_answer(cohort: Cohort, recruiting: Round) -> None:
-    first, second = (Line(hospital.machine) for hospital in cohort.hospitals[:2])
-    invited = first.ask("GET", WORK).json
+def test_the_token_of_work_changes_with_news_and_not_with_the_devices_own_steps(
+    cohort: Cohort, recruiting: Round
+) -> None:
+    lines = [Line(hospital.machine) for hospital in cohort.hospitals]
+    invited = lines[0].ask("GET", WORK).json
     assert [(row["round"], row["participant"]) for row in invited["rounds"]] == [(str(recruiting.id), "invited")]
-    assert first.ask("GET", WORK).json["token"] == invited["token"]
-    second.ask("POST", address("rounds/<id>/join", recruiting.id), body=b"{}")
-    assert first.ask("GET", WORK).json["token"] == invited["token"]  # that was somebody else's news
-    joined = first.ask("POST", address("rounds/<id>/join", recruiting.id), body=b"{}")
-    assert (joined.status, joined.json) == (200, {"participant": "joined", "round_state": "recruiting"})
-    after = first.ask("GET", WORK).json
+    for line in lines:
+        joined = line.ask("POST", address("rounds/<id>/join", recruiting.id), body=b"{}")
+        assert (joined.status, joined.json) == (200, {"participant": "joined", "round_state": "recruiting"})
+    after = lines[0].ask("GET", WORK).json
     assert after["rounds"][0]["participant"] == "joined"
-    assert after["token"] != invited["token"]
+    assert after["token"] == invited["token"]
+    coordination.advance_round(recruiting.id)
+    collecting = lines[0].ask("GET", WORK).json
+    assert collecting["rounds"][0]["state"] == "collecting"
+    assert collecting["token"] != after["token"]
+    Participant.objects.filter(round=recruiting, device=lines[0].machine.device).update(state="dropped")
+    assert lines[0].ask("GET", WORK).json["token"] != collecting["token"]
 
 
 def test_joining_again_is_harmless_and_joining_too_late_is_refused(cohort: Cohort, recruiting: Round) -> None:

@@ -1,4 +1,4 @@
-"""Long polls: answered at once when there is news, when news comes, at the end of the wait, or when the server stops."""
+"""Long polls: answered at once with news, else when news comes, at the end of the wait, or when the server stops."""
 
 import asyncio
 import time

@@ -37,6 +37,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         host, port = options["host"], options["port"]
+        # The web server hands a signal on once it has shut down; unhandled, it would end us before the workers stop.
+        signal.signal(signal.SIGTERM, _leave)
         if port is None:
             port = _free_port(host, FIRST_PORT)
             if port != FIRST_PORT and options["announce"] == "text":
@@ -146,6 +148,10 @@ class _Workers:
                 logging.getLogger(__name__).warning("worker %s did not stop in time and was ended", child.pid)
                 child.kill()
                 child.wait()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
 
 
 def _is_free(host: str, port: int) -> bool:

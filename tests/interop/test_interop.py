@@ -1,0 +1,219 @@
+"""Devices that were made from docs/protocol.md alone take part in a training of the real server, over HTTP."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.operator_api import OperatorApi
+from bench.processes import Processes, start_server
+from tests.architecture.test_imports import imported_roots
+from tests.interop import wire
+from tests.interop.client import Device, Problem
+
+HERE = Path(__file__).parent
+SITES = ("north", "east", "south", "west")
+PATIENCE_SECONDS = 60.0
+
+
+def start(processes: Processes) -> OperatorApi:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    ready = start_server(processes, port=port)
+    api = OperatorApi(ready["address"])
+    api.sign_in(ready["tool_sign_in"])
+    return api
+
+
+def claim(api: OperatorApi, site: str) -> str:
+    api.post("/api/v1/sites", {"slug": site, "name": site.title()})
+    made = api.post("/api/v1/claims", {"site": site, "device_class": "workstation", "auto_approve": True})
+    return str(made["uri"])
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    var = tmp_path_factory.mktemp("var")
+    environment = {name: "" for name in os.environ if name.startswith("LATTICEWARD_")}
+    settings = {"LATTICEWARD_VAR": str(var), "DJANGO_SETTINGS_MODULE": "controlplane.settings"}
+    with Processes(logs=var / "logs", environment={**environment, **settings}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def api(processes: Processes) -> OperatorApi:
+    return start(processes)
+
+
+@pytest.fixture(scope="module")
+def devices(api: OperatorApi) -> list[Device]:
+    enrolled = [Device(claim(api, site), name=site) for site in SITES]
+    for device in enrolled:
+        device.enrol()
+    return enrolled
+
+
+def next_round(device: Device, training: str, number: int) -> dict[str, Any]:
+    """Wait for a round of this training as a device does, by long polls."""
+    token, deadline = "", time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        told = device.work(wait=5, after=token)
+        token = told["token"]
+        for row in told["rounds"]:
+            if (row["training"], row["number"]) == (training, number):
+                return dict(row)
+    raise AssertionError(f"round {number} did not come")
+
+
+def reach(device: Device, round_id: str, state: str) -> None:
+    """Wait until a round is in a state."""
+    token, deadline = "", time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        told = device.work(wait=5, after=token)
+        token = told["token"]
+        if any((row["round"], row["state"]) == (round_id, state) for row in told["rounds"]):
+            return
+    raise AssertionError(f"the round did not become {state}")
+
+
+def counts_of(seed: int) -> list[int]:
+    return [int(number) for number in np.random.default_rng(seed).integers(0, 3, 512)]
+
+
+def pooled_auc(histograms: list[list[int]]) -> float:
+    """The share of pairs of a sick and a healthy patient whose scores are in the right order; a tie is half."""
+    negatives, positives = np.split(np.sum(histograms, axis=0), 2)
+    pairs = product(enumerate(negatives), enumerate(positives))
+    right = sum(n * p * (1.0 if high > low else 0.5 if high == low else 0.0) for (low, n), (high, p) in pairs)
+    return float(right / (negatives.sum() * positives.sum()))
+
+
+def test_the_client_knows_nothing_of_the_product() -> None:
+    allowed = sys.stdlib_module_names | {"cryptography", "cbor2", "numpy", "tests"}
+    for name in ("wire.py", "client.py"):
+        assert imported_roots(HERE / name) <= allowed
+        lines = (HERE / name).read_text(encoding="utf-8").splitlines()
+        ours = [line for line in lines if line.startswith(("from tests", "import tests"))]
+        assert all(line.startswith("from tests.interop") for line in ours)
+
+
+def test_a_training_from_the_first_contribution_to_the_last_proof(api: OperatorApi, devices: list[Device]) -> None:
+    training = api.post("/api/v1/trainings", {"job": "heart", "rounds": 1})["id"]
+    current = next_round(devices[0], training, 1)
+    updates, histograms, submissions = [], [], []
+    examples = (120, 300, 250, 900)  # the last is held at the plan's cap of 400
+
+    for number, device in enumerate(devices):
+        plan, assignment = device.assignment(current["round"])
+        assert (plan["job"], assignment["kind"], assignment["base_model"]) == ("heart", "training", None)
+        assert device.join(current["round"])["participant"] == "joined"
+        updates.append(np.random.default_rng(number).normal(size=36).astype(np.float32) * (0.1 + number))
+        histograms.append(counts_of(number))
+    reach(devices[0], current["round"], "collecting")
+    base = wire.version_zero(devices[0].assignments[current["round"]][0])
+    for device, update, weight, histogram in zip(devices, updates, examples, histograms, strict=True):
+        submissions.append(device.contribute(current["round"], base, update, weight, histogram))
+    for device, submission in zip(devices, submissions, strict=True):
+        outcome = device.outcome(submission)
+        assert (outcome["state"], outcome["code"]) == ("accepted", None)
+
+    reach(devices[0], current["round"], "published")
+    records = [device.record(current["round"]) for device in devices]
+    record = records[0]
+    assert all(other == record for other in records)
+    assert (record["accepted"], [row["outcome"] for row in record["participants"]]) == (4, ["accepted"] * 4)
+    assert record["metric"] == {
+        "name": "auc",
+        "value": pytest.approx(pooled_auc(histograms), abs=1e-9),
+        "hospitals": 4,
+        "patients": sum(map(sum, histograms)),
+    }
+    models = [device.model(record) for device in devices]
+    assert all(np.array_equal(model, models[0]) for model in models)
+    assert np.allclose(models[0], base + expected_mean(plan, updates, examples), atol=1e-6)
+
+    evaluated = next_round(devices[0], training, 2)
+    assert evaluated["base_model"] == record["model_id"]
+    for device in devices:
+        _, assignment = device.assignment(evaluated["round"])
+        assert (assignment["kind"], assignment["base_model_digest"]) == ("evaluation", record["weights_digest"])
+        device.join(evaluated["round"])
+    reach(devices[0], evaluated["round"], "collecting")
+    for device, histogram in zip(devices, histograms, strict=True):
+        device.contribute(evaluated["round"], models[0], np.zeros(36), 1, histogram)
+    reach(devices[0], evaluated["round"], "published")
+    last = devices[0].record(evaluated["round"])
+    assert (last["model_id"], last["weights_digest"], last["metric"]) == (None, None, record["metric"])
+
+    for device, submission in zip(devices, submissions, strict=True):
+        entry = device.proof(submission, current["round"])
+        assert entry["actor"] == f"device:{device.id}"
+        assert entry["feed"] == f"round:{current['round']}"
+
+
+def expected_mean(plan: dict[str, Any], updates: list[np.ndarray], examples: tuple[int, ...]) -> np.ndarray:
+    clipped = [update * min(1.0, plan["clip_norm"] / np.linalg.norm(update)) for update in updates]
+    shares = [min(number, plan["weight_cap"]) for number in examples]
+    return np.average(clipped, axis=0, weights=shares)
+
+
+def test_a_claim_code_works_once(api: OperatorApi) -> None:
+    used = claim(api, SITES[0])
+    Device(used).enrol()
+    with pytest.raises(Problem) as caught:
+        Device(used).enrol()
+    assert (caught.value.status, caught.value.code) == (403, "claim_refused")
+
+
+def test_a_device_cannot_sign_for_another(devices: list[Device]) -> None:
+    own, other = devices[0].keys, devices[1].keys
+    impostor = Device.__new__(Device)
+    impostor.__dict__.update(devices[0].__dict__)
+    impostor.keys = wire.Keys()
+    impostor.keys.authentication, impostor.keys.classical = other.authentication, other.classical
+    impostor.keys.public = own.public
+    with pytest.raises(Problem) as caught:
+        impostor.work()
+    assert (caught.value.status, caught.value.code) == (403, "invalid_signature")
+
+
+def test_an_upload_over_the_limit_is_refused_while_its_body_is_still_at_home(devices: list[Device]) -> None:
+    path = "/api/v1/rounds/00000000-0000-4000-8000-000000000000/submissions"
+    headers = devices[0].signed("POST", path, "", b"", {"idempotency-key": "0" * 64})
+    lines = [f"POST {path} HTTP/1.1", f"host: {devices[0].authority}", f"content-length: {2**40}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    host, _, port = devices[0].authority.partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as line:
+        line.sendall("\r\n".join([*lines, "", ""]).encode())
+        answer = line.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"application/problem+json" in answer
+
+
+def test_a_stopping_server_lets_waiting_devices_go(tmp_path: Path) -> None:
+    settings = {"LATTICEWARD_VAR": str(tmp_path), "DJANGO_SETTINGS_MODULE": "controlplane.settings"}
+    with Processes(logs=tmp_path / "logs", environment=settings) as running:
+        device = Device(claim(start(running), SITES[0]))
+        device.enrol()
+        token = device.work()["token"]
+        answers: list[Any] = []
+        waiting = threading.Thread(target=lambda: answers.append(device.work(wait=25, after=token)))
+        waiting.start()
+        time.sleep(0.5)
+        started = time.monotonic()
+        server = running.children[0].process
+        server.send_signal(signal.SIGTERM)
+        waiting.join(20)
+        assert [answer["token"] for answer in answers] == [token]
+        assert server.wait(20) == 0
+        assert time.monotonic() - started < 15

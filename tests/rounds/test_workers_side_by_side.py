@@ -1,0 +1,114 @@
+"""Several workers at once on PostgreSQL: what is counted is counted once, whoever comes first."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from django.db import connections, transaction
+
+from controlplane.audit.models import AuditEntry
+from controlplane.audit.sequencing import sequence_entries
+from controlplane.audit.services import record
+from devices.services import suspend_device
+from latticeward.errors import LatticewardError
+from latticeward.lifecycle import ParticipantState, RoundState
+from latticeward.updates.encoding import accumulate
+from rounds.models import Contribution, Partial, Round
+from rounds.services import coordination, intake, trainings
+from rounds.services.opening import codec_of, reopen_submission
+from rounds.services.partials import load_partial
+from tests.rounds.cohort import Cohort
+
+pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
+
+
+def together(*calls: Callable[[], Any]) -> list[Any]:
+    """Run all at once in threads of their own; what they return or the domain error they raise, in order."""
+    results: list[Any] = [None] * len(calls)
+    gate = threading.Barrier(len(calls))
+
+    def run(index: int, call: Callable[[], Any]) -> None:
+        try:
+            gate.wait()
+            results[index] = call()
+        except LatticewardError as error:
+            results[index] = error
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(calls)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return results
+
+
+def test_updates_taken_in_by_several_workers_sum_to_the_same_bits(cohort: Cohort) -> None:
+    current = cohort.collecting(cohort.train())
+    submissions = [hospital.submit(current, hospital.prepare(current)) for hospital in cohort.hospitals]
+    together(*(lambda each=each: intake.process_update(each.id) for each in submissions * 2))
+    assert Contribution.objects.count() == 4
+    codec = codec_of(current.training.round_plan)
+    expected, total = codec.empty_sum(), codec.empty_sum()
+    accumulate(expected, *(reopen_submission(each).vector for each in submissions))
+    for partial in Partial.objects.filter(round=current):
+        accumulate(total, load_partial(partial, codec.dtype))
+    assert np.array_equal(total, expected)
+    assert cohort.publish(current).state == RoundState.PUBLISHED
+
+
+def test_of_two_submissions_of_one_device_at_once_one_is_taken(cohort: Cohort) -> None:
+    current = cohort.collecting(cohort.train())
+    hospital = cohort.hospitals[0]
+    envelopes = [hospital.prepare(current), hospital.prepare(current)]
+    results = together(*(lambda raw=raw: hospital.submit(current, raw) for raw in envelopes))
+    assert sorted(getattr(result, "code", "") for result in results) == ["", "replayed"]
+    assert AuditEntry.objects.filter(event="update.received").count() == 1
+
+
+def test_a_suspension_during_intake_ends_in_or_out_and_never_between(cohort: Cohort) -> None:
+    current = cohort.collecting(cohort.train())
+    submissions = [hospital.submit(current, hospital.prepare(current)) for hospital in cohort.hospitals]
+    device = cohort.hospitals[0].device
+    together(
+        *(lambda each=each: intake.process_update(each.id) for each in submissions),
+        lambda: suspend_device(device_id=device.id, actor="user:1", why="lost"),
+        lambda: coordination.advance_round(current.id),
+    )
+    for submission in submissions:
+        intake.process_update(submission.id)
+    published = cohort.publish(current)
+    states = dict(published.participants.values_list("device_id", "state"))
+    assert states.pop(device.id) == ParticipantState.EXCLUDED
+    assert set(states.values()) == {ParticipantState.ACCEPTED}
+    assert Contribution.objects.count() == 3
+
+
+def test_a_training_opened_by_many_at_once_has_one_round(cohort: Cohort) -> None:
+    training = cohort.train()
+    opened = together(*[lambda: trainings.advance_training(training.id)] * 4)
+    assert sum(isinstance(result, Round) for result in opened) == 1
+    assert training.rounds.count() == 1
+
+
+def test_a_feed_has_no_gap_and_no_number_twice_however_many_write(db: None) -> None:
+    def write() -> None:
+        for _ in range(20):
+            with transaction.atomic():
+                record("user.signed_in", actor="user:1", feed="shared", subject=("user", 1))
+
+    together(write, write, write, write)
+    numbers = AuditEntry.objects.filter(feed="shared").order_by("feed_seq").values_list("feed_seq", flat=True)
+    assert list(numbers) == list(range(1, 81))
+
+
+def test_two_sequencers_number_every_entry_once(db: None) -> None:
+    with transaction.atomic():
+        for _ in range(50):
+            record("user.signed_in", actor="user:1", feed="shared", subject=("user", 1))
+    together(sequence_entries, sequence_entries, sequence_entries)
+    numbers = AuditEntry.objects.order_by("leaf_index").values_list("leaf_index", flat=True)
+    assert list(numbers) == list(range(AuditEntry.objects.count()))
