@@ -106,6 +106,7 @@ TIME_ZONE = "UTC"
 
 STATIC_URL = "static/"
 STATIC_ROOT = VAR_DIR / "static"
+STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 # Served from the source folders with a short cache in embedded mode; a front proxy serves STATIC_ROOT elsewhere.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False

@@ -7,7 +7,8 @@ lifespan's start and every worker at its own, so no way of starting one goes rou
 from functools import cache
 
 from django.conf import settings
-from django.core.management import call_command
+from django.core.checks import run_checks
+from django.core.management.base import SystemCheckError
 
 from devices.services import found_federation
 from keys import vault
@@ -23,7 +24,8 @@ def require_sound_process() -> None:
         SelfTestError: a primitive of the active policy is missing or wrong.
         CustodyError: a key-encryption key of this process's role is missing or open to others.
     """
-    call_command("check", fail_level="ERROR", verbosity=0)
+    if serious := [message for message in run_checks() if message.is_serious()]:
+        raise SystemCheckError(" ".join(str(message) for message in serious))
     run_selftest(settings.ACCEPTED_SUITES)
     vault.require_keks()
 

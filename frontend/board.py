@@ -13,7 +13,8 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
-from controlplane.audit.models import AuditFeed
+from controlplane.audit.events import EVENTS
+from controlplane.audit.models import AuditEntry, AuditFeed
 from devices.models import Site
 from frontend.comparison import Comparison, read_comparison
 from frontend.sentences import RoundFacts, say_round, say_training
@@ -43,6 +44,8 @@ _UNSHOWN: Final = (
     "base_model_digest",
 )
 _USUAL_OF_LAST: Final = 5
+_REFUSALS: Final = ("submission.refused", "update.refused", "update.rejected", "update.excluded", "participant.dropped")
+_SHOWN_REFUSALS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,32 @@ class TrainingBoard:
     @property
     def published(self) -> int:
         return sum(row.state == RoundState.PUBLISHED and row.kind == "training" for row in self.rounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One thing that was turned away in a round: when, whose, with which code, and what that means."""
+
+    at: datetime
+    site: str
+    event: str
+    code: str
+    sentence: str
+
+
+def refusals_of(current: Round) -> list[Refusal]:
+    """What was refused, rejected, dropped or excluded in a round, newest first; one query."""
+    entries = AuditEntry.objects.filter(feed=current.feed, event__in=_REFUSALS).order_by("-feed_seq")[:_SHOWN_REFUSALS]
+    return [
+        Refusal(
+            at=entry.recorded_at,
+            site=str(entry.details.get("site", "")),
+            event=EVENTS[entry.event],
+            code=str(entry.details.get("code", "")),
+            sentence=sentence_of_code(str(entry.details.get("code", ""))),
+        )
+        for entry in entries
+    ]
 
 
 def rounds_of(training: Training) -> QuerySet[Round]:

@@ -177,7 +177,9 @@ class Door:
             if entry.method == scope["method"]:
                 await self._serve(entry, found.groupdict().get("id", ""), scope, receive, send)
                 return
-        reply = Reply.problem(*problem(405, "method_not_allowed", "This address does not take this method."))
+        reply = Reply.problem(
+            *problem(405, "method_not_allowed", "This address does not take this method.", retryable=False)
+        )
         reply.headers.append((b"allow", ", ".join(entry.method for entry, _ in matched).encode()))
         await _send(send, reply)
 

@@ -45,6 +45,7 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
     context = {
         "topics": board.topics_of([row.feed]),
         "round_board": board.read_round(row, now=timezone.now()),
+        "refusals": board.refusals_of(row),
         "training": row.training,
         **_rights(request),
     }

@@ -132,7 +132,11 @@ def _drop_undecided(current: Round) -> None:
             "drop",
             actor="worker:aggregate",
             feed=current.feed,
-            details={"device": str(participant.device_id), "site": participant.device.site.name},
+            details={
+                "device": str(participant.device_id),
+                "site": participant.device.site.name,
+                "code": participant.code or "late",
+            },
             code=participant.code or "late",
         )
         participant.submissions.filter(outcome="").update(outcome="dropped", code="late")

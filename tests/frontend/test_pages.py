@@ -26,7 +26,7 @@ PAGES = {
     "ledger": KEY_READERS,
 }
 # The whole page of a signed-in operator, session and person included.
-QUERIES = {"overview": 15, "trainings": 4, "training": 9, "round": 6, "round-record": 4, "devices": 8, "ledger": 10}
+QUERIES = {"overview": 15, "trainings": 4, "training": 9, "round": 7, "round-record": 4, "devices": 8, "ledger": 10}
 MOVING = ("overview", "training", "round", "devices", "ledger")
 
 Address = Callable[[str], str]
