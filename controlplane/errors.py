@@ -38,6 +38,7 @@ PROBLEMS: Final[Mapping[type[domain.LatticewardError], tuple[int, str]]] = {
     domain.ClaimRefusedError: (403, "The claim code was not accepted. Ask for a new one."),
     domain.NotAuthenticatedError: (401, "The request is not signed by an enrolled device, and nobody is signed in."),
     domain.NotPermittedError: (403, "You may not do this."),
+    domain.RecomputationError: (409, "The round does not follow from the updates that it says it counted."),
     domain.LedgerError: (409, "The ledger could not be verified."),
     domain.InclusionProofError: (409, "The inclusion proof does not verify."),
     domain.ConsistencyProofError: (409, "The consistency proof does not verify."),

@@ -99,6 +99,12 @@ class NotPermittedError(VerificationError):
     code = "not_permitted"
 
 
+class RecomputationError(VerificationError):
+    """A published round does not follow from the envelopes that it says it counted."""
+
+    code = "recomputation_differs"
+
+
 class LedgerError(VerificationError):
     code = "ledger_error"
 

@@ -62,7 +62,7 @@ def _prepare(current: Round) -> None:
     started = time.perf_counter()
     decoded, commitments, accepted = _merge(current, plan)
     merged_at = time.perf_counter()
-    metric = _metric(plan, decoded, accepted)
+    metric = pooled_metric(plan, decoded, accepted)
     model = None
     if current.kind == "training":
         model = make_model(current, plan, decoded)
@@ -108,7 +108,7 @@ def _merge(current: Round, plan: RoundPlan) -> tuple[DecodedSum, list[bytes], in
     return AGGREGATORS[plan.aggregator].aggregate_sum(total, codec), commitments, accepted
 
 
-def _metric(plan: RoundPlan, decoded: DecodedSum, accepted: int) -> dict[str, Any] | None:
+def pooled_metric(plan: RoundPlan, decoded: DecodedSum, accepted: int) -> dict[str, Any] | None:
     """The pooled metric, or None when fewer hospitals or patients stand behind it than the plan's k."""
     summary = METRICS[plan.metric].summarise(decoded.metric_counts)
     if summary.value is None or accepted < plan.k_hospitals or summary.examples < plan.k_patients:

@@ -56,13 +56,22 @@ def content_key_of(model: ModelVersion) -> bytes:
     return vault.unwrap(bytes(model.wrapped_content_key), purpose="model-content", row_id=str(model.id))
 
 
-def make_model(current: Round, plan: RoundPlan, decoded: DecodedSum) -> PreparedModel:
+def next_weights(current: Round, plan: RoundPlan, decoded: DecodedSum) -> tuple[FloatVector, OptimiserState]:
+    """The server optimiser's step from the round's base model: the same bits whenever it is taken.
+
+    Returns:
+        float32 weights (d,) and the optimiser's state after the step.
+    """
     base = open_model(current.base_model) if current.base_model else initial_vector(plan.layout, plan.initial)
     base_key = content_key_of(current.base_model) if current.base_model else None
     state = _optimiser_state(current.base_model, base_key, plan.layout.size)
     moved, state = server_step(base.astype(np.float64), decoded.mean.astype(np.float64), state, plan.server_optimiser)
-    weights = moved.astype("<f4")
+    return moved.astype("<f4"), state
 
+
+def make_model(current: Round, plan: RoundPlan, decoded: DecodedSum) -> PreparedModel:
+    """Step, seal and describe the round's model version; nothing is kept yet."""
+    weights, state = next_weights(current, plan, decoded)
     model_id = uuid4()
     now = timezone.now()
     plaintext = weights.tobytes()

@@ -1,0 +1,99 @@
+"""An auditor's question to the aggregation worker: does a published round follow from the envelopes that it counted?
+
+The answer is yes, or the first difference. It is worked out inside the worker's boundary, from the stored envelopes,
+and nothing of a single hospital leaves it. It can be asked until the round's key is destroyed.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from keys.selectors import server_verify_key
+from latticeward.aggregation import AGGREGATORS
+from latticeward.crypto.signing import Purpose
+from latticeward.errors import NotFoundError, RecomputationError
+from latticeward.lifecycle import RoundState
+from latticeward.messages import ModelManifest, RoundRecord
+from latticeward.updates.encoding import RingVector, accumulate
+from latticeward.updates.tensors import weights_digest
+from rounds.models import Contribution, Partial, Round
+from rounds.services.aggregation import pooled_metric
+from rounds.services.opening import codec_of, reopen_submission
+from rounds.services.partials import commitment
+from rounds.services.publication import next_weights
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputation:
+    """Proof that a round was worked out again and came to the same."""
+
+    round_id: UUID
+    updates: int
+    partials: int
+    weights_digest: bytes | None
+
+
+def recompute_round(round_id: UUID) -> Recomputation:
+    """Work a published round out again and compare.
+
+    1. The signed record verifies.
+    2. The envelopes that the partials hold are those that the record counts, each still verifies, opens and is valid.
+    3. Their sums are what the record commits to.
+    4. The step from the base model gives the weights that the signed manifest names.
+    5. The pooled metric is the record's.
+
+    Raises:
+        NotFoundError: there is no such published round.
+        KeyUsageError: the round's key was destroyed after the recomputation window.
+        RecomputationError: something differs; the message says what.
+    """
+    current = Round.objects.select_related("training__federation", "base_model", "model").filter(pk=round_id).first()
+    if current is None or current.state != RoundState.PUBLISHED or current.signed_record is None:
+        raise NotFoundError(f"no published round {round_id}")
+    plan = current.training.round_plan
+
+    # 1
+    record = RoundRecord.verify(bytes(current.signed_record), key=server_verify_key(Purpose.ROUND_RECORD))
+
+    # 2
+    sums: dict[int, RingVector] = defaultdict(codec_of(plan).empty_sum)
+    counted = set()
+    contributions = Contribution.objects.filter(partial__round=current).select_related(
+        "partial", "submission__participant__device", "submission__participant__round__training"
+    )
+    for contribution in contributions:
+        counted.add(bytes.fromhex(contribution.submission.digest))
+        accumulate(sums[contribution.partial.slot], reopen_submission(contribution.submission).vector)
+    named = {row["submission_digest"] for row in record.participants if row["submission_digest"]}
+    if counted != named or len(contributions) != record.accepted:
+        raise RecomputationError(f"round {round_id}: the record counts other submissions than the partials hold")
+
+    # 3
+    partials = Partial.objects.filter(round=current).order_by("slot")
+    committed = tuple(commitment(sums[partial.slot], bytes(partial.commitment_salt)) for partial in partials)
+    if committed != record.partial_commitments:
+        raise RecomputationError(f"round {round_id}: a partial sum is not what the record commits to")
+
+    # 4
+    total = codec_of(plan).empty_sum()
+    accumulate(total, *sums.values())
+    decoded = AGGREGATORS[plan.aggregator].aggregate_sum(total, codec_of(plan))
+    digest = None
+    if current.model is not None:
+        manifest = ModelManifest.verify(
+            bytes(current.model.signed_manifest or b""), key=server_verify_key(Purpose.MODEL_MANIFEST)
+        )
+        digest = weights_digest(next_weights(current, plan, decoded)[0])
+        if not digest == manifest.weights_digest == record.weights_digest:
+            raise RecomputationError(f"round {round_id}: the model does not follow from the updates")
+
+    # 5
+    if _plain(pooled_metric(plan, decoded, record.accepted)) != _plain(record.metric):
+        raise RecomputationError(f"round {round_id}: the metric does not follow from the updates")
+    return Recomputation(round_id, record.accepted, len(committed), digest)
+
+
+def _plain(metric: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return dict(metric) if metric is not None else None
