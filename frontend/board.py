@@ -212,11 +212,12 @@ def read_training(training: Training, *, now: datetime, with_metrics: bool = Tru
         current=current,
         rounds=rounds,
         metrics=metrics,
-        comparison=_comparison(training),
+        comparison=comparison_of(training),
     )
 
 
-def _comparison(training: Training) -> Comparison | None:
+def comparison_of(training: Training) -> Comparison | None:
+    """The reference results of a training, if an operator's tool has attached them; one query."""
     if not training.comparison:
         return None
     names = dict(Site.objects.filter(federation_id=training.federation_id).values_list("slug", "name"))

@@ -9,6 +9,7 @@ errors are the same problem documents as everywhere.
 import asyncio
 import functools
 import json
+import logging
 import math
 import re
 from collections.abc import Awaitable, Callable
@@ -33,6 +34,8 @@ from latticeward.errors import (
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+logger = logging.getLogger(__name__)
 
 LONGEST_WAIT_SECONDS: Final = 25.0
 SMALL_BODY_BYTES: Final = 64 * 1024
@@ -190,6 +193,11 @@ class Door:
             return
         except LatticewardError as error:
             reply = Reply.problem(*problem_of(error))
+        except Exception:
+            # A fault of ours: the device gets the same kind of answer as for every other refusal, the log the rest.
+            status, body = problem_of(LatticewardError("the door failed"))
+            logger.exception("%s: %s %s failed", body["instance"], scope["method"], scope["path"])
+            reply = Reply.problem(status, body)
         await _send(send, reply)
 
     async def _answer(self, entry: Entry, identity: str, scope: Scope, receive: Receive) -> Reply:

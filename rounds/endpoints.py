@@ -120,13 +120,11 @@ async def _submit(call: Call) -> Reply:
             if writer.digest.hex() != earlier.blob:
                 raise IdempotencyMismatchError(f"submission {earlier.id} was made of other bytes")
             return Reply.cbor(bytes(earlier.receipt))
-        blob = await in_thread(writer.finish)
         submission = await in_thread(
             ingress.accept,
             round_id=UUID(call.id),
             device=call.device,
-            blob=blob,
-            size_bytes=writer.size_bytes,
+            writer=writer,
             declared_digest=declared,
             via="http",
             seconds=time.perf_counter() - started,

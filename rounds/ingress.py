@@ -1,7 +1,8 @@
 """The one entrance for submissions, whatever carried them: every transport's door ends here.
 
-A door has authenticated the device, asked ``require_submitter`` and put the bytes into blob storage; this function
-reads what they claim to be, without believing it, and records them.
+A door has authenticated the device, asked ``require_submitter`` and written the bytes beside blob storage; this
+function reads what they claim to be, without believing it, makes them a blob, and records them. Bytes that are no
+envelope never become a blob, so a device cannot fill the disk with them.
 """
 
 from uuid import UUID
@@ -11,16 +12,16 @@ from latticeward.crypto.envelope import parse_envelope
 from latticeward.errors import WrongContextError
 from rounds.models import Submission
 from rounds.services.intake import receive_update
-from rounds.storage import read_blob
+from rounds.storage import BlobWriter
 
 
 def accept(
-    *, round_id: UUID, device: Device, blob: str, size_bytes: int, declared_digest: str, via: str, seconds: float = 0.0
+    *, round_id: UUID, device: Device, writer: BlobWriter, declared_digest: str, via: str, seconds: float = 0.0
 ) -> Submission:
-    """Record a stored envelope as a submission and promise to log it.
+    """Record an envelope that has been written whole as a submission, and promise to log it.
 
     Args:
-        blob: name of the stored envelope.
+        writer: holds the bytes; not finished yet.
         declared_digest: hex digest of the signed part, as the device's idempotency key says.
         via: name of the transport.
         seconds: what taking the bytes in has cost so far.
@@ -29,15 +30,15 @@ def accept(
         MalformedMessageError: the bytes are no envelope.
         WrongContextError: they are not what the device declared.
     """
-    parsed = parse_envelope(read_blob(blob), limit_bytes=size_bytes)
-    if parsed.signed_digest.hex() != declared_digest:
+    found = parse_envelope(writer.mapped(), limit_bytes=writer.size_bytes).signed_digest.hex()
+    if found != declared_digest:
         raise WrongContextError("the idempotency key is not the digest of this envelope")
     return receive_update(
         round_id=round_id,
         device=device,
         digest=declared_digest,
-        blob=blob,
-        size_bytes=size_bytes,
+        blob=writer.finish(),
+        size_bytes=writer.size_bytes,
         via=via,
         seconds=seconds,
     )

@@ -5,6 +5,7 @@ Names are SHA-256 of the bytes in hex. Reading checks nothing: what is read is s
 """
 
 import hashlib
+import mmap
 import os
 import re
 import secrets
@@ -44,6 +45,14 @@ class BlobWriter:
     def digest(self) -> bytes:
         """SHA-256 of what was written so far, 32 bytes."""
         return self._hash.digest()
+
+    def mapped(self) -> memoryview:
+        """What was written so far, mapped and not copied into memory; goes with its last user."""
+        self._file.flush()
+        if not self.size_bytes:
+            return memoryview(b"")
+        with self._path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
     def finish(self) -> str:
         """Make the blob durable and visible; returns its name."""

@@ -1,4 +1,4 @@
-"""The product's settings with what tests need: a throw-away folder, plain SQLite, quick hashes, tasks on the spot."""
+"""The product's settings with what tests need: a throw-away folder, plain SQLite, quick hashes."""
 
 import os
 import tempfile
@@ -10,5 +10,4 @@ from controlplane.settings import *  # noqa: F403
 if not ENVIRONMENT.database_url:  # noqa: F405
     DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-CELERY_TASK_ALWAYS_EAGER = True
 LOGGING["root"]["level"] = "WARNING"  # type: ignore[index]  # noqa: F405

@@ -46,6 +46,7 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
         "topics": board.topics_of([row.feed]),
         "round_board": board.read_round(row, now=timezone.now()),
         "refusals": board.refusals_of(row),
+        "comparison": board.comparison_of(row.training),
         "training": row.training,
         **_rights(request),
     }

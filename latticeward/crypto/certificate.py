@@ -32,6 +32,16 @@ from latticeward.errors import CertificateNotValidError, KeyUsageError, Malforme
 DOMAIN: Final = "latticeward.internal"
 _SIZE_LIMIT_BYTES: Final = 16_384  # an ML-DSA-87 certificate with an ML-DSA-87 subject is about 7.7 kB
 _CHAIN_LIMIT: Final = 3
+# What the X.509 library raises over broken bytes: half of it is no ValueError, and much of it comes after loading, since
+# fields are read when they are asked for.
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,11 +178,12 @@ def verify_csr(der: bytes, *, algorithm: str = ML_DSA_65) -> bytes:
         request = x509.load_der_x509_csr(der)
         public = request.public_key()
         signature_oid = request.signature_algorithm_oid
-    except (ValueError, UnsupportedAlgorithm) as exc:
+        if not isinstance(public, row.public) or signature_oid != row.oid:
+            raise KeyUsageError(f"the certificate request is not for an {algorithm} key")
+        is_signature_valid = request.is_signature_valid
+    except UNREADABLE as exc:
         raise MalformedMessageError("not a certificate request") from exc
-    if not isinstance(public, row.public) or signature_oid != row.oid:
-        raise KeyUsageError(f"the certificate request is not for an {algorithm} key")
-    if not request.is_signature_valid:
+    if not is_signature_valid:
         raise CertificateNotValidError("the certificate request's signature does not verify")
     return public.public_bytes_raw()
 
@@ -241,17 +252,18 @@ def verify_chain(
     try:
         usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
         extended = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        found, public = _device_names(leaf), leaf.public_key()
     except x509.ExtensionNotFound as exc:
         raise CertificateNotValidError("the certificate does not say what it is for") from exc
+    except UNREADABLE as exc:
+        raise MalformedMessageError("a part of the certificate cannot be read") from exc
     if usage != key_usage(authority=False) or list(extended) != [ExtendedKeyUsageOID.CLIENT_AUTH]:
         raise CertificateNotValidError("the certificate is not made for a device")
 
     # 5
-    found = _device_names(leaf)
     if names is not None and found != names:
         raise CertificateNotValidError("the certificate names another device")
 
-    public = leaf.public_key()
     assert isinstance(public, mldsa.MLDSA65PublicKey | mldsa.MLDSA87PublicKey)
     return IdentityCertificate(
         der=chain[0],
@@ -288,7 +300,7 @@ def _device_names(leaf: x509.Certificate) -> DeviceNames:
 def load_certificate(der: bytes) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError as exc:
+    except UNREADABLE as exc:
         raise MalformedMessageError("not a certificate") from exc
 
 

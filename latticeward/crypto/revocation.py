@@ -11,12 +11,11 @@ from datetime import datetime
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import mldsa
 from cryptography.x509 import ocsp
 
-from latticeward.crypto.certificate import load_certificate
+from latticeward.crypto.certificate import UNREADABLE, load_certificate
 from latticeward.crypto.certificate_keys import CertificateSigningKey
 from latticeward.errors import CertificateNotValidError, MalformedMessageError
 
@@ -125,7 +124,8 @@ def verify_revocation_list(der: bytes, *, issuing: bytes, now: datetime) -> Revo
         found = x509.load_der_x509_crl(der)
         number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
         is_signed = found.issuer == authority.subject and found.is_signature_valid(public)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound) as exc:
+        serials = frozenset(f"{entry.serial_number:x}" for entry in found) if is_signed else frozenset()
+    except (*UNREADABLE, x509.ExtensionNotFound) as exc:
         raise MalformedMessageError("not a numbered revocation list") from exc
     if not is_signed:
         raise CertificateNotValidError("the revocation list is not signed by the issuing authority")
@@ -137,7 +137,7 @@ def verify_revocation_list(der: bytes, *, issuing: bytes, now: datetime) -> Revo
         number=number,
         issued_at=found.last_update_utc,
         next_at=found.next_update_utc,
-        serials=frozenset(f"{entry.serial_number:x}" for entry in found),
+        serials=serials,
     )
 
 
@@ -195,7 +195,7 @@ def parse_status_question(der: bytes) -> StatusQuestion:
             issuer_name_digest=request.issuer_name_hash,
             issuer_key_digest=request.issuer_key_hash,
         )
-    except (ValueError, NotImplementedError, UnsupportedAlgorithm) as exc:
+    except (*UNREADABLE, NotImplementedError) as exc:
         raise MalformedMessageError("not a status question about one certificate") from exc
     if name not in _DIGESTS:
         raise MalformedMessageError(f"no status answers are prepared with {name}")

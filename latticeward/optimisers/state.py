@@ -4,7 +4,6 @@ Everything is float64: the server's own arithmetic is where small steps add up o
 bytes are for sealed storage between rounds; no device ever sees them.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
@@ -73,6 +72,7 @@ def number(settings: Settings, name: str, *, low: float, high: float) -> float:
         IncompatiblePlanError: not a number, or out of range.
     """
     value = settings[name]
-    if isinstance(value, str | bool) or not math.isfinite(value) or not low <= value <= high:
+    # A plan's settings can hold any value that CBOR or JSON has; NaN and infinities fail the comparison.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise IncompatiblePlanError(f"the optimiser's {name!r} must lie between {low:g} and {high:g}")
     return float(value)

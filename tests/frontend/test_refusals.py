@@ -39,3 +39,13 @@ def test_a_round_without_refusals_has_no_empty_list_of_them(client: Client, oper
     current = scene.open_round(scene.make_training(scene.make_federation()))
     client.force_login(operator)
     assert "Refused in this round" not in client.get(reverse("round", args=[current.id])).content.decode()
+
+
+def test_the_round_page_shows_what_the_training_was_worth(client: Client, operator: User) -> None:
+    training = scene.make_training(scene.make_federation())
+    current = scene.run_round(training, 0.886)
+    type(training).objects.filter(pk=training.pk).update(comparison=scene.COMPARISON)
+    client.force_login(operator)
+    page = client.get(reverse("round", args=[current.id])).content.decode()
+    assert "Compared with training alone" in page
+    assert "Small sample" in page

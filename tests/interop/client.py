@@ -1,4 +1,4 @@
-"""A device made from docs/protocol.md alone: it enrols, takes part in rounds and opens models, over plain HTTP.
+"""A device made after docs/protocol.md: it enrols, takes part in rounds and opens models, over plain HTTP.
 
 Like ``wire.py`` it imports nothing of the product, so that the two can agree only by the document.
 """
@@ -222,7 +222,8 @@ class Device:
         )
 
     def _collect(self, enrolment_id: str) -> None:
-        status, told = 202, {}
+        status: int = 202
+        told: dict[str, Any] = {}
         while status == 202:
             status, told = self.ask_json(f"/api/v1/enrolments/{enrolment_id}/certificate", "wait=20")
         require(told["state"] == "active", "nobody let this device in")
@@ -321,7 +322,8 @@ class Device:
 
     def proof(self, submission_id: str, round_id: str) -> dict[str, Any]:
         """The ledger's entry of a submission, once it is proven."""
-        status, told = 202, {}
+        status: int = 202
+        told: dict[str, Any] = {}
         while status == 202:
             status, told = self.ask_json(f"/api/v1/submissions/{submission_id}/proof")
             time.sleep(0.2 if status == 202 else 0)

@@ -1,4 +1,4 @@
-"""Devices that were made from docs/protocol.md alone take part in a training of the real server, over HTTP."""
+"""Devices that share only docs/protocol.md with the product take part in a training of the real server, over HTTP."""
 
 import os
 import signal
@@ -41,12 +41,23 @@ def claim(api: OperatorApi, site: str) -> str:
     return str(made["uri"])
 
 
-@pytest.fixture(scope="module")
-def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    var = tmp_path_factory.mktemp("var")
-    environment = {name: "" for name in os.environ if name.startswith("LATTICEWARD_")}
+@pytest.fixture(scope="module", autouse=True)
+def plain_environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as changed:
+        for name in list(os.environ):
+            if name.startswith("LATTICEWARD_") and not name.startswith("LATTICEWARD_TEST_"):
+                changed.delenv(name)
+        yield
+
+
+def processes_in(var: Path) -> Processes:
     settings = {"LATTICEWARD_VAR": str(var), "DJANGO_SETTINGS_MODULE": "controlplane.settings"}
-    with Processes(logs=var / "logs", environment={**environment, **settings}) as running:
+    return Processes(logs=var / "logs", environment=settings)
+
+
+@pytest.fixture(scope="module")
+def processes(plain_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    with processes_in(tmp_path_factory.mktemp("var")) as running:
         yield running
 
 
@@ -201,8 +212,7 @@ def test_an_upload_over_the_limit_is_refused_while_its_body_is_still_at_home(dev
 
 
 def test_a_stopping_server_lets_waiting_devices_go(tmp_path: Path) -> None:
-    settings = {"LATTICEWARD_VAR": str(tmp_path), "DJANGO_SETTINGS_MODULE": "controlplane.settings"}
-    with Processes(logs=tmp_path / "logs", environment=settings) as running:
+    with processes_in(tmp_path) as running:
         device = Device(claim(start(running), SITES[0]))
         device.enrol()
         token = device.work()["token"]

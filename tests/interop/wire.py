@@ -1,4 +1,4 @@
-"""The formats of docs/protocol.md, written and read from that document alone: nothing of the product is imported.
+"""The formats of docs/protocol.md, written and read after that document: nothing of the product is imported.
 
 What needs no network: encoding, keys, signatures, claim codes, contributions, envelopes, models and proofs, in the
 suite ``hybrid``. Section numbers are the document's. Whatever is not as it says raises ``Refused``.

@@ -18,7 +18,7 @@ from latticeward.updates.tensors import FloatVector, initial_vector
 from rounds import ingress
 from rounds.models import Round, Submission, Training
 from rounds.services import aggregation, coordination, intake, publication, trainings
-from rounds.storage import write_blob
+from rounds.storage import BlobWriter
 from rounds.views import plan_for
 from tests.devices.machine import Machine, enrolled
 
@@ -66,14 +66,15 @@ class Hospital:
         earlier = intake.require_submitter(round_id=current.id, device=self.device, digest=digest)
         if earlier is not None:
             return earlier
-        return ingress.accept(
-            round_id=current.id,
-            device=self.device,
-            blob=write_blob(envelope),
-            size_bytes=len(envelope),
-            declared_digest=digest,
-            via="test",
-        )
+        return self.hand_in(current, envelope, digest)
+
+    def hand_in(self, current: Round, envelope: bytes, digest: str) -> Submission:
+        """The door's last step alone, for bytes and a digest that need not belong together."""
+        with BlobWriter() as writer:
+            writer.write(envelope)
+            return ingress.accept(
+                round_id=current.id, device=self.device, writer=writer, declared_digest=digest, via="test"
+            )
 
     def contribute(self, current: Round, base: FloatVector | None = None) -> Submission:
         """Prepare, submit, and have it taken in."""

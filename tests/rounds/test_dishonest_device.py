@@ -1,9 +1,11 @@
 """What a broken or dishonest device can send, and what it gets. A refusal is a recorded outcome with a stable code."""
 
 import secrets
+from pathlib import Path
 
 import numpy as np
 import pytest
+from django.conf import settings
 
 from controlplane.audit.models import AuditEntry
 from latticeward.crypto.envelope import EnvelopeHeader, Recipient, parse_envelope, seal_envelope
@@ -11,11 +13,9 @@ from latticeward.crypto.keys import EncapsulationKey
 from latticeward.crypto.signing import Purpose
 from latticeward.errors import MalformedMessageError, NotPermittedError, ReplayError, StateError, WrongContextError
 from latticeward.lifecycle import ParticipantState
-from rounds import ingress
 from rounds.models import Contribution, Participant, Round, Submission
 from rounds.services import coordination, intake
 from rounds.services.opening import codec_of
-from rounds.storage import write_blob
 from tests.rounds.cohort import Cohort, Hospital
 
 pytestmark = pytest.mark.django_db
@@ -190,14 +190,7 @@ def test_the_second_of_two_submissions_that_passed_the_door_together_is_refused(
     late = hospital.prepare(current)
     with pytest.raises(ReplayError):
         # The door's early question was answered before the other one was recorded.
-        ingress.accept(
-            round_id=current.id,
-            device=hospital.device,
-            blob=write_blob(late),
-            size_bytes=len(late),
-            declared_digest=_digest(late),
-            via="test",
-        )
+        hospital.hand_in(current, late, _digest(late))
     assert Submission.objects.count() == 1
 
 
@@ -243,30 +236,17 @@ def test_an_idempotency_key_that_is_not_the_envelopes_digest_is_refused(cohort: 
     hospital = cohort.hospitals[0]
     envelope = hospital.prepare(current)
     with pytest.raises(WrongContextError):
-        ingress.accept(
-            round_id=current.id,
-            device=hospital.device,
-            blob=write_blob(envelope),
-            size_bytes=len(envelope),
-            declared_digest="00" * 32,
-            via="test",
-        )
+        hospital.hand_in(current, envelope, "00" * 32)
 
 
 def test_bytes_that_are_no_envelope_leave_nothing_behind(cohort: Cohort) -> None:
     current = cohort.collecting(cohort.train())
     hospital = cohort.hospitals[0]
     with pytest.raises(MalformedMessageError):
-        ingress.accept(
-            round_id=current.id,
-            device=hospital.device,
-            blob=write_blob(b"nonsense"),
-            size_bytes=8,
-            declared_digest="00" * 32,
-            via="test",
-        )
+        hospital.hand_in(current, b"nonsense", "00" * 32)
     assert not Submission.objects.exists()
     assert participant(current, hospital).state == ParticipantState.JOINED
+    assert not [path for path in Path(settings.BLOB_DIR).rglob("*") if path.is_file()]
 
 
 def _digest(envelope: bytes) -> str:
