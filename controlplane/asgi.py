@@ -26,12 +26,12 @@ from controlplane.live import listen
 from controlplane.startup import require_sound_process
 from frontend.consumers import LiveConsumer
 from latticeward.errors import LatticewardError
-from rounds.door import Door
+from rounds.door import Door, bounded
 from rounds.endpoints import ROUTES
 
 _routed = ProtocolTypeRouter(
     {
-        "http": Door(ROUTES, otherwise=django_application),
+        "http": Door(ROUTES, otherwise=bounded(django_application, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)),
         "websocket": AllowedHostsOriginValidator(
             AuthMiddlewareStack(URLRouter([path("ws/live", LiveConsumer.as_asgi())]))
         ),

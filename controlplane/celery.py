@@ -40,11 +40,27 @@ def configure(sender: Any, **_: Any) -> None:
         event_queue_expires=60,
         timezone="UTC",
         beat_schedule={
-            "sequence the ledger": {"task": "keys.tasks.sequence_ledger", "schedule": 1.0},
-            "advance rounds and pick up what a crash left": {"task": "rounds.tasks.sweep", "schedule": 2.0},
-            "seal models for newcomers": {"task": "rounds.tasks.seal_for_newcomers", "schedule": 5.0},
-            "destroy what must not be kept": {"task": "rounds.tasks.keep_house", "schedule": 3600.0},
-            "devices' and keys' housekeeping": {"task": "devices.tasks.sweep", "schedule": 5.0},
+            "sequence the ledger": {"task": "keys.tasks.sequence_ledger", "schedule": 1.0, "options": {"expires": 1.0}},
+            "advance rounds and pick up what a crash left": {
+                "task": "rounds.tasks.sweep",
+                "schedule": 2.0,
+                "options": {"expires": 2.0},
+            },
+            "seal models for newcomers": {
+                "task": "rounds.tasks.seal_for_newcomers",
+                "schedule": 5.0,
+                "options": {"expires": 5.0},
+            },
+            "destroy what must not be kept": {
+                "task": "rounds.tasks.keep_house",
+                "schedule": 3600.0,
+                "options": {"expires": 3600.0},
+            },
+            "devices' and keys' housekeeping": {
+                "task": "devices.tasks.sweep",
+                "schedule": 5.0,
+                "options": {"expires": 5.0},
+            },
         },
     )
 

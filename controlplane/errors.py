@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from django.http import Http404, HttpResponse, JsonResponse
 from rest_framework import exceptions
+from rest_framework.parsers import JSONParser
 from rest_framework.response import Response
 
 from latticeward import errors as domain
@@ -38,6 +39,7 @@ PROBLEMS: Final[Mapping[type[domain.LatticewardError], tuple[int, str]]] = {
     domain.ClaimRefusedError: (403, "The claim code was not accepted. Ask for a new one."),
     domain.NotAuthenticatedError: (401, "The request is not signed by an enrolled device, and nobody is signed in."),
     domain.NotPermittedError: (403, "You may not do this."),
+    domain.TooManyRequestsError: (429, "Too many of these are open already. Wait for one to end."),
     domain.RecomputationError: (409, "The round does not follow from the updates that it says it counted."),
     domain.LedgerError: (409, "The ledger could not be verified."),
     domain.InclusionProofError: (409, "The inclusion proof does not verify."),
@@ -99,6 +101,16 @@ def problem_response(error: domain.LatticewardError) -> HttpResponse:
     """A domain error as an answer of a plain Django view."""
     status, body = problem_of(error)
     return JsonResponse(body, status=status, content_type=PROBLEM_TYPE)
+
+
+class BoundedJSONParser(JSONParser):
+    """JSON whose nesting is too deep for Python is a bad request like any other broken JSON."""
+
+    def parse(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().parse(*args, **kwargs)
+        except RecursionError as error:
+            raise exceptions.ParseError("The JSON is nested too deep.") from error
 
 
 def problem_handler(error: Exception, context: dict[str, Any]) -> Response | None:

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from controlplane.permissions import OperatorWrites, RevokersWrite
+from controlplane.permissions import KeyMaterialReaders, OperatorWrites, RevokersWrite
 from devices import claims, enrolment, selectors, services, tasks
 from devices.models import Claim, Device, Federation, Site
 from devices.serializers import (
@@ -86,7 +86,7 @@ class SitesView(APIView):
 class DevicesView(APIView):
     """The fleet."""
 
-    permission_classes = [OperatorWrites]
+    permission_classes = [KeyMaterialReaders]
 
     @extend_schema(responses=DeviceSerializer(many=True))
     def get(self, request: Request) -> Response:
@@ -96,7 +96,7 @@ class DevicesView(APIView):
 class DeviceView(APIView):
     """One device."""
 
-    permission_classes = [OperatorWrites]
+    permission_classes = [KeyMaterialReaders]
 
     @extend_schema(responses=DeviceSerializer)
     def get(self, request: Request, device_id: UUID) -> Response:
@@ -171,7 +171,7 @@ class RevokeDeviceView(APIView):
 class ClaimsView(APIView):
     """Claim codes: listed without their secrets, made with them, once."""
 
-    permission_classes = [OperatorWrites]
+    permission_classes = [KeyMaterialReaders]
 
     @extend_schema(responses=ClaimSerializer(many=True))
     def get(self, request: Request) -> Response:

@@ -171,7 +171,7 @@ def read_round(current: Round, *, now: datetime, usual_seconds: float | None = N
         due_at=current.state_due_at,
         failure_code=current.failure_code,
         metric_name=current.metric_name,
-        metric_value=current.metric_value,
+        metric_value=current.metric_value if current.state == RoundState.PUBLISHED else None,
         usual_seconds=usual_seconds,
     )
     return RoundBoard(

@@ -65,7 +65,7 @@ class ClaimCode:
             raise MalformedMessageError("a claim code has a lookup id of 5 bytes and a secret of 16")
         if len(self.anchor) not in (ANCHOR_PREFIX_BYTES, ANCHOR_BYTES):
             raise MalformedMessageError("a claim code holds 8 or 32 bytes of the anchor's fingerprint")
-        if self.server and _SERVER.fullmatch(self.server) is None:
+        if self.server and not _is_server(self.server):
             raise MalformedMessageError("the claim's server is not http(s)://host[:port] in lower case")
         for slug in (self.site, self.device_class):
             if slug and _SLUG.fullmatch(slug) is None:
@@ -186,6 +186,16 @@ def lookup_text(lookup_id: bytes) -> str:
     """The lookup id as eight Crockford characters, for screens and logs."""
     number = int.from_bytes(lookup_id, "big")
     return "".join(_ALPHABET[number >> 5 * place & 31] for place in reversed(range(8)))
+
+
+def _is_server(url: str) -> bool:
+    if _SERVER.fullmatch(url) is None:
+        return False
+    try:
+        # Brackets around what is no IPv6 address, and ports above 65535, are refused here and not at their first use.
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _checksum(body: bytes) -> int:

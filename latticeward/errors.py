@@ -154,6 +154,13 @@ class StaleStateError(StateError):
     retryable = True
 
 
+class TooManyRequestsError(StateError):
+    """The device holds as many questions open as it may."""
+
+    code = "too_many_requests"
+    retryable = True
+
+
 class NotFoundError(LatticewardError):
     code = "not_found"
 

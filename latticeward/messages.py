@@ -43,7 +43,7 @@ class _Message:
         """Read the form; says nothing about who wrote it.
 
         Raises:
-            MalformedMessageError: not the canonical bytes of this kind of message.
+            MalformedMessageError, MessageTooLargeError: not the canonical bytes of this kind of message.
         """
         fields = Fields(canonical.decode(raw, limit_bytes=MESSAGE_LIMIT_BYTES), cls.TYPE)
         if fields.text("type") != cls.TYPE or fields.integer("v", 1, 1) != 1:
@@ -57,7 +57,7 @@ class _Message:
         """Read a signed message of this kind after its signature has verified under ``key`` for its purpose.
 
         Raises:
-            InvalidSignatureError, MalformedMessageError
+            InvalidSignatureError, MalformedMessageError, MessageTooLargeError
         """
         return cls.from_bytes(verify_message(raw, purpose=cls.PURPOSE, key=key))
 

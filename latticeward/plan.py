@@ -20,6 +20,7 @@ from latticeward.protection import PROTECTIONS
 from latticeward.updates.metrics import METRICS
 from latticeward.updates.tensors import TensorLayout
 
+LONGEST_STAGE_SECONDS: Final = 7 * 24 * 3600
 PLAN_LIMIT_BYTES: Final = 256 * 1024
 # The fixed-point grid must be finer than this share of the clip norm, or rounding would be felt (decision: 64 bits).
 COARSEST_STEP: Final = 1e-5
@@ -84,6 +85,7 @@ class RoundPlan:
 
         Raises:
             IncompatiblePlanError: with the clash in words.
+            UnsupportedSuiteError: the suite is unknown or makes nothing new.
         """
         get_suite(self.suite).require_makeable()
         refusals = {
@@ -106,7 +108,10 @@ class RoundPlan:
             f"the metric {self.metric!r} is not known, or has another number of counts": (
                 self.metric not in METRICS or METRICS[self.metric].size != self.metric_size
             ),
-            "every stage needs at least one second": min(asdict(self.stage_seconds).values()) < 1,
+            "every stage takes between one second and seven days": not all(
+                isinstance(seconds, int) and 1 <= seconds <= LONGEST_STAGE_SECONDS
+                for seconds in asdict(self.stage_seconds).values()
+            ),
         }
         for reason, refused in refusals.items():
             if refused:
@@ -143,7 +148,7 @@ class RoundPlan:
         """Read a plan and check its form, not its signature; call ``validate`` for its sense.
 
         Raises:
-            MalformedMessageError: not the canonical bytes of a plan.
+            MalformedMessageError, MessageTooLargeError: not the canonical bytes of a plan.
         """
         fields = Fields(canonical.decode(raw, limit_bytes=PLAN_LIMIT_BYTES), "plan")
         if fields.text("type") != "plan" or fields.integer("v", 1, 1) != 1:

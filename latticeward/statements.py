@@ -65,7 +65,7 @@ class KeyStatement:
         """Read the payload; says nothing about who wrote it.
 
         Raises:
-            MalformedMessageError, UnsupportedSuiteError, KeyUsageError
+            MalformedMessageError, MessageTooLargeError, UnsupportedSuiteError, KeyUsageError
         """
         fields = _read(raw, "device-key-statement")
         statement = cls(
@@ -118,7 +118,7 @@ class ServerKeyStatement:
         """Read the payload; says nothing about who wrote it.
 
         Raises:
-            MalformedMessageError, UnsupportedSuiteError
+            MalformedMessageError, MessageTooLargeError, UnsupportedSuiteError, KeyUsageError
         """
         fields = _read(raw, "server-key-statement")
         algorithm = fields.text("algorithm")

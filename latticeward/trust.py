@@ -30,6 +30,8 @@ from latticeward.statements import ServerKeyStatement, read_purpose
 
 BUNDLE_LIMIT_BYTES: Final = 512 * 1024
 TRUST_LIMIT_BYTES: Final = 256 * 1024
+# What began within a clock's tolerance from now has begun: as requests are judged (crypto/httpsig.py).
+SKEW_MS: Final = 60_000
 _KEY_LIMIT: Final = 64
 _CERTIFICATE_LIMIT: Final = 4
 
@@ -54,7 +56,7 @@ class TrustAnchor:
         """Read an anchor that came over the wire; its fingerprint must then be compared.
 
         Raises:
-            MalformedMessageError, UnsupportedSuiteError
+            MalformedMessageError, UnsupportedSuiteError, KeyUsageError
         """
         return cls(key=CompositeVerifyKey.from_raw(raw, algorithm))
 
@@ -122,7 +124,8 @@ class TrustStatement:
         """Read the payload; says nothing about who wrote it.
 
         Raises:
-            MalformedMessageError, UnsupportedSuiteError
+            MalformedMessageError, MessageTooLargeError: not a trust statement.
+            UnsupportedSuiteError, KeyUsageError: keys that this protocol does not take.
         """
         fields = Fields(canonical.decode(raw, limit_bytes=TRUST_LIMIT_BYTES), "trust-statement")
         if fields.text("type") != "trust-statement" or fields.integer("v", 1, 1) != 1:
@@ -179,6 +182,7 @@ class TrustStore:
         Raises:
             UntrustedIssuerError: another anchor, or a statement by a key that is not named.
             InvalidSignatureError, MalformedMessageError, MessageTooLargeError
+            UnsupportedSuiteError, KeyUsageError: keys that this protocol does not take.
             CertificateNotValidError: expired or not yet issued.
             ReplayError: an older statement than one seen before.
             WrongContextError: of another server or federation.
@@ -190,7 +194,7 @@ class TrustStore:
         # 2
         statement = TrustStatement.from_bytes(verify_message(signed, purpose=Purpose.TRUST, key=anchor.key))
         # 3
-        if not statement.issued_at <= to_unix_milliseconds(now) < statement.expires_at:
+        if not statement.issued_at - SKEW_MS <= to_unix_milliseconds(now) < statement.expires_at:
             raise CertificateNotValidError("the trust statement has expired or was issued in the future")
         if statement.sequence < least_sequence:
             raise ReplayError(f"the trust statement is number {statement.sequence}, and {least_sequence} has been seen")
@@ -223,7 +227,7 @@ class TrustStore:
         Raises:
             CertificateNotValidError: the trust statement is not current then.
         """
-        if not self.statement.issued_at <= to_unix_milliseconds(now) < self.statement.expires_at:
+        if not self.statement.issued_at - SKEW_MS <= to_unix_milliseconds(now) < self.statement.expires_at:
             raise CertificateNotValidError("the trust statement has expired: fetch a new one")
         return replace(self, now=now)
 
@@ -273,7 +277,7 @@ class TrustStore:
             entry
             for entry in entries
             if entry.purpose == purpose
-            and entry.not_before <= instant < entry.not_after
+            and entry.not_before - SKEW_MS <= instant < entry.not_after
             and key_id in (None, entry.key.key_id)
         ]
         if not candidates:
@@ -313,7 +317,7 @@ def read_anchor(raw: bytes) -> TrustAnchor:
     """The anchor that a bundle shows, before anything is believed: to compare it with a claim code.
 
     Raises:
-        MalformedMessageError, MessageTooLargeError, UnsupportedSuiteError
+        MalformedMessageError, MessageTooLargeError, UnsupportedSuiteError, KeyUsageError
     """
     return _read_bundle(raw)[0]
 

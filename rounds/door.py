@@ -37,6 +37,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
+SILENT_BODY_SECONDS: Final = 30.0
 LONGEST_WAIT_SECONDS: Final = 25.0
 SMALL_BODY_BYTES: Final = 64 * 1024
 _UUID: Final = r"(?P<id>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
@@ -103,7 +104,11 @@ class Body:
             raise MessageTooLargeError(f"declared {self.declared_bytes} bytes, the limit is {limit_bytes}")
         read = 0
         while not self._ended:
-            message = await self._receive()
+            try:
+                async with asyncio.timeout(SILENT_BODY_SECONDS):
+                    message = await self._receive()
+            except TimeoutError as error:
+                raise HungUp("the body stopped coming") from error
             if message["type"] == "http.disconnect":
                 raise HungUp
             self._ended = not message.get("more_body", False)
@@ -162,6 +167,28 @@ def path(method: str, template: str, route: Route, *, enrolling: bool = False) -
         enrolling: whether a device that has proved its keys and is not active yet may call it.
     """
     return Entry(method, re.compile(template.replace("<id>", _UUID) + r"\Z"), route, enrolling)
+
+
+def bounded(inner: Callable[..., Awaitable[None]], limit_bytes: int) -> Callable[..., Awaitable[None]]:
+    """Refuse large bodies before Django, which spools every body to the disk whole before it looks at the address."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if declared.isdigit() and int(declared) > limit_bytes:
+            error = MessageTooLargeError(f"declared more than {limit_bytes} bytes")
+            await _send(send, Reply.problem(*problem_of(error)))
+            return
+        read = 0
+
+        async def counted() -> dict[str, Any]:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            return message if read <= limit_bytes else {"type": "http.disconnect"}
+
+        await inner(scope, counted, send)
+
+    return serve
 
 
 class Door:

@@ -4,7 +4,9 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -16,14 +18,21 @@ from controlplane.live import Event, hub
 from devices.services import collect
 from latticeward import canonical
 from latticeward.crypto.httpsig import verify_body_digest
-from latticeward.errors import IdempotencyMismatchError, LatticewardError, MalformedMessageError
+from latticeward.errors import (
+    IdempotencyMismatchError,
+    LatticewardError,
+    MalformedMessageError,
+    TooManyRequestsError,
+)
 from rounds import ingress, selectors, tasks
 from rounds.door import Call, Entry, Reply, in_thread, missing, path
 from rounds.services.coordination import join_round
-from rounds.services.intake import refuse_at_door, require_submitter
+from rounds.services.intake import envelope_limit, refuse_at_door, require_submitter
 from rounds.storage import BlobWriter, blob_path
 
 _HEX_DIGEST_CHARS: Final = 64
+QUESTIONS_PER_DEVICE: Final = 8
+_open_questions: Final[Counter[UUID]] = Counter()
 # What changes the work of a device that is not named in the event.
 _NEWS_FOR_ALL: Final = frozenset(
     {"round.recruiting", "round.collecting", "round.published", "round.failed", "round.aborted"}
@@ -57,6 +66,24 @@ async def certificate(call: Call) -> Reply:
     )
 
 
+@contextmanager
+def _one_of_few(device_id: UUID) -> Iterator[None]:
+    """Count the questions that a device holds open; runs in the web loop only.
+
+    Raises:
+        TooManyRequestsError: it holds as many as it may.
+    """
+    if _open_questions[device_id] >= QUESTIONS_PER_DEVICE:
+        raise TooManyRequestsError(f"device {device_id} holds {QUESTIONS_PER_DEVICE} questions open")
+    _open_questions[device_id] += 1
+    try:
+        yield
+    finally:
+        _open_questions[device_id] -= 1
+        if not _open_questions[device_id]:
+            del _open_questions[device_id]
+
+
 async def _long_poll(
     call: Call,
     look: Callable[[], dict[str, Any]],
@@ -67,7 +94,7 @@ async def _long_poll(
 ) -> Reply:
     # Subscribe before looking: what happens in between wakes us instead of being missed.
     deadline = asyncio.get_running_loop().time() + call.wait_seconds()
-    with hub.subscribe(wakes) as subscription:
+    with _one_of_few(call.device.id), hub.subscribe(wakes) as subscription:
         while True:
             subscription.drain()
             answer = await in_thread(look)
@@ -107,7 +134,7 @@ async def _submit(call: Call) -> Reply:
     declared = call.facts.header("idempotency-key") or ""
     if len(declared) != _HEX_DIGEST_CHARS or set(declared) - set("0123456789abcdef"):
         raise MalformedMessageError("Idempotency-Key must be the hex digest of the envelope's signed part")
-    limit = settings.MAX_UPDATE_BYTES
+    limit = min(settings.MAX_UPDATE_BYTES, await in_thread(envelope_limit, UUID(call.id), call.device))
     if call.body.declared_bytes is not None and call.body.declared_bytes > limit:
         await anext(call.body.chunks(limit))  # raises before anything is read
     earlier = await in_thread(require_submitter, round_id=UUID(call.id), device=call.device, digest=declared)

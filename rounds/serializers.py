@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from latticeward.jobs import JOB_SPECS
-from latticeward.lifecycle import ParticipantState
+from latticeward.lifecycle import ParticipantState, RoundState
 from rounds.models import ModelVersion, Round, Training
 from rounds.selectors import metric_by_round, seconds_of
 
@@ -82,7 +82,11 @@ def round_as_json(current: Round) -> dict[str, Any]:
         "participants": participants,
         "base_model": str(current.base_model_id) if current.base_model_id else None,
         "model": str(current.model_id) if current.model_id else None,
-        "metric": {"name": current.metric_name, "value": current.metric_value},
+        # A value that was worked out and never published could be subtracted from a later one.
+        "metric": {
+            "name": current.metric_name,
+            "value": current.metric_value if current.state == RoundState.PUBLISHED else None,
+        },
         "failure_code": current.failure_code or None,
         "stage_seconds": current.stage_seconds,
         "opened_at": current.opened_at,

@@ -63,6 +63,12 @@ class BlobWriter:
         target = _path(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(self._path, target)
+        # The name must outlive a power cut as the bytes do: a row will speak of it.
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
         return name
 
     def discard(self) -> None:

@@ -64,6 +64,7 @@ def sweep() -> None:
     """Move every round by its clock and enqueue again what a crash left behind."""
     for training_id in Training.objects.filter(state=TrainingState.SIGNING).values_list("id", flat=True):
         sign_training.delay(str(training_id))
+        advance_training.delay(str(training_id))  # fails it when nobody has signed in time
     for training_id in Training.objects.filter(state=TrainingState.RUNNING).values_list("id", flat=True):
         advance_training.delay(str(training_id))
     # What is younger than this is most likely under way.
@@ -90,7 +91,8 @@ def seal_for_newcomers() -> None:
     """Seal the newest models to devices that were activated since."""
     newest = Training.objects.filter(state=TrainingState.RUNNING, models__signed_manifest__isnull=False)
     for training in newest.distinct():
-        publication.seal_for_newcomers(training.models.order_by(F("number").desc())[0])
+        signed = training.models.filter(signed_manifest__isnull=False)
+        publication.seal_for_newcomers(signed.order_by(F("number").desc())[0])
 
 
 @shared_task(queue="aggregate")

@@ -19,7 +19,7 @@ from latticeward.errors import (
     WrongContextError,
 )
 from latticeward.instants import to_unix_milliseconds
-from latticeward.messages import Assignment, ModelManifest, RoundRecord, SubmissionReceipt
+from latticeward.messages import Assignment, ModelManifest, RoundRecord, SubmissionReceipt, roster_digest
 from latticeward.plan import RoundPlan, plan_digest
 from latticeward.trust import TrustStore
 
@@ -136,7 +136,9 @@ def verify_record(
 
     1. Signed by a round-record key of the trust anchor.
     2. Of the round that we took part in.
-    3. It lists this device once, and if it says that an update of ours was accepted, that one is ours.
+    3. It lists exactly the cohort that was invited, this device once, and if it says that an update of ours was
+       accepted, that one is ours.
+    4. It counts as many updates as it lists as accepted.
 
     Args:
         submission_digest: of what this device sent in the round, 32 bytes; None if it sent nothing.
@@ -160,6 +162,11 @@ def verify_record(
         raise LedgerError(f"round {assignment.round_id}: the record lists this device {len(rows)} times")
     if rows[0]["outcome"] == "accepted" and rows[0]["submission_digest"] != submission_digest:
         raise LedgerError(f"round {assignment.round_id}: the record counts an update that this device did not send")
+    if roster_digest([row["device_id"] for row in record.participants]) != assignment.roster_digest:
+        raise LedgerError(f"round {assignment.round_id}: the record lists other devices than were invited")
+    # 4
+    if record.accepted != sum(row["outcome"] == "accepted" for row in record.participants):
+        raise LedgerError(f"round {assignment.round_id}: the record's count is not that of its rows")
     return record
 
 

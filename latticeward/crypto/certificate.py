@@ -32,8 +32,8 @@ from latticeward.errors import CertificateNotValidError, KeyUsageError, Malforme
 DOMAIN: Final = "latticeward.internal"
 _SIZE_LIMIT_BYTES: Final = 16_384  # an ML-DSA-87 certificate with an ML-DSA-87 subject is about 7.7 kB
 _CHAIN_LIMIT: Final = 3
-# What the X.509 library raises over broken bytes: half of it is no ValueError, and much of it comes after loading, since
-# fields are read when they are asked for.
+# What the X.509 library raises over broken bytes: half of it is no ValueError, and much of it comes after loading,
+# since fields are read when they are asked for.
 UNREADABLE: Final = (
     ValueError,
     TypeError,
@@ -236,6 +236,8 @@ def verify_chain(
         path = verifier.verify(leaf, [issuing]).chain
     except verification.VerificationError as exc:
         raise CertificateNotValidError(f"path validation refused the chain: {exc}") from exc
+    except UNREADABLE as exc:
+        raise MalformedMessageError("a part of the certificate cannot be read") from exc
     if len(path) != 3:
         raise CertificateNotValidError("the leaf must be signed by the issuing authority, that by the root")
 

@@ -62,7 +62,7 @@ def _prepare(current: Round) -> None:
     started = time.perf_counter()
     decoded, commitments, accepted = _merge(current, plan)
     merged_at = time.perf_counter()
-    metric = pooled_metric(plan, decoded, accepted)
+    metric = pooled_metric(plan, decoded, hospitals_of(current))
     model = None
     if current.kind == "training":
         model = make_model(current, plan, decoded)
@@ -103,17 +103,24 @@ def _merge(current: Round, plan: RoundPlan) -> tuple[DecodedSum, list[bytes], in
     accepted = current.participants.filter(state=ParticipantState.ACCEPTED).count()
     if accepted != len(seen):
         raise AssertionError(f"round {current.id} accepted {accepted} updates and its partials hold {len(seen)}")
-    if total is None or accepted < max(plan.quorum, plan.k_hospitals):
-        raise QuorumNotMetError(f"round {current.id} has {accepted} updates")
+    hospitals = hospitals_of(current)
+    if total is None or accepted < plan.quorum or hospitals < plan.k_hospitals:
+        raise QuorumNotMetError(f"round {current.id} has {accepted} updates of {hospitals} hospitals")
     return AGGREGATORS[plan.aggregator].aggregate_sum(total, codec), commitments, accepted
 
 
-def pooled_metric(plan: RoundPlan, decoded: DecodedSum, accepted: int) -> dict[str, Any] | None:
+def hospitals_of(current: Round) -> int:
+    """Hospitals behind a round's sum: two machines of one hospital are one, or k would protect nobody."""
+    accepted = current.participants.filter(state=ParticipantState.ACCEPTED)
+    return accepted.values("device__site_id").distinct().count()
+
+
+def pooled_metric(plan: RoundPlan, decoded: DecodedSum, hospitals: int) -> dict[str, Any] | None:
     """The pooled metric, or None when fewer hospitals or patients stand behind it than the plan's k."""
     summary = METRICS[plan.metric].summarise(decoded.metric_counts)
-    if summary.value is None or accepted < plan.k_hospitals or summary.examples < plan.k_patients:
+    if summary.value is None or hospitals < plan.k_hospitals or summary.examples < plan.k_patients:
         return None
-    return {"name": plan.metric, "value": summary.value, "hospitals": accepted, "patients": summary.examples}
+    return {"name": plan.metric, "value": summary.value, "hospitals": hospitals, "patients": summary.examples}
 
 
 def _account(

@@ -4,6 +4,7 @@ Every function is safe to repeat: a second call finds the state moved and leaves
 tasks do, after the commit.
 """
 
+import logging
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,11 +17,20 @@ from controlplane.transitions import apply_transition
 from devices.models import Device
 from keys.services import sign_with
 from latticeward.crypto.signing import Purpose
-from latticeward.errors import NotPermittedError, StateError
+from latticeward.errors import (
+    CustodyError,
+    DecryptionError,
+    KeyUsageError,
+    NotFoundError,
+    NotPermittedError,
+    StateError,
+)
 from latticeward.lifecycle import PARTICIPANT, ROUND, ParticipantState, RoundState
 from rounds.models import Participant, Round
-from rounds.policy import Tally, next_event
-from rounds.services.exclusion import exclude_untrusted
+from rounds.policy import GRACE, Decision, Tally, next_event
+from rounds.services.exclusion import exclude_untrusted, untrusted_in
+
+logger = logging.getLogger(__name__)
 
 
 def sign_round(round_id: UUID) -> None:
@@ -64,17 +74,20 @@ def join_round(*, round_id: UUID, device: Device) -> Participant:
         if participant.state in (ParticipantState.DROPPED, ParticipantState.EXCLUDED, ParticipantState.REJECTED):
             raise StateError(f"participant {participant.id} is {participant.state}")
         return participant
-    if participant.round.state not in (RoundState.RECRUITING, RoundState.COLLECTING):
-        raise StateError(f"round {round_id} is {participant.round.state}")
-    apply_transition(
-        participant,
-        PARTICIPANT,
-        "join",
-        actor=f"device:{device.id}",
-        feed=participant.round.feed,
-        details={"device": str(device.id), "site": device.site.name},
-        joined_at=timezone.now(),
-    )
+    with transaction.atomic():
+        # The same order of locks everywhere (round, participant, feed), or a close and a join wait for each other.
+        state = Round.objects.select_for_update().values_list("state", flat=True).get(pk=round_id)
+        if state not in (RoundState.RECRUITING, RoundState.COLLECTING):
+            raise StateError(f"round {round_id} is {state}")
+        apply_transition(
+            participant,
+            PARTICIPANT,
+            "join",
+            actor=f"device:{device.id}",
+            feed=participant.round.feed,
+            details={"device": str(device.id), "site": device.site.name},
+            joined_at=timezone.now(),
+        )
     return participant
 
 
@@ -84,10 +97,10 @@ def advance_round(round_id: UUID) -> str | None:
     Returns:
         The event that was applied, None if the round waits.
     """
-    exclude_untrusted(round_id)
+    excluded = _try_to_exclude(round_id)
     with transaction.atomic():
         # The row lock orders this decision after acceptances in flight: from here on the members are fixed.
-        current = Round.objects.select_for_update().select_related("training").get(pk=round_id)
+        current = Round.objects.select_for_update(of=("self",)).select_related("training").get(pk=round_id)
         counts = Counter(current.participants.values_list("state", flat=True))
         now = datetime.now(UTC)
         decision = next_event(
@@ -102,8 +115,13 @@ def advance_round(round_id: UUID) -> str | None:
             due_at=current.state_due_at,
             now=now,
         )
+        overdue = current.state_due_at is not None and now >= current.state_due_at + GRACE
+        if not excluded and overdue and current.state == RoundState.COLLECTING:
+            decision = Decision("fail", "exclusion_failed")
         if decision is None:
             return None
+        if decision.event == "begin_aggregating" and untrusted_in(round_id).exists():
+            return None  # a device lost its trust since we looked: the next call excludes it first
         accepted = counts[ParticipantState.ACCEPTED]
         details: dict[str, Any] = {"accepted": accepted, "quorum": current.quorum, "number": current.number}
         match decision.event:
@@ -121,6 +139,16 @@ def advance_round(round_id: UUID) -> str | None:
             current, ROUND, decision.event, actor="worker:aggregate", feed=current.feed, details=details, **columns
         )
     return decision.event
+
+
+def _try_to_exclude(round_id: UUID) -> bool:
+    """Whether all untrusted devices are out; one that cannot be keeps the round from closing, not from ending."""
+    try:
+        exclude_untrusted(round_id)
+    except (NotFoundError, KeyUsageError, DecryptionError, CustodyError):
+        logger.exception("round %s: a device that lost its trust cannot be taken out", round_id)
+        return False
+    return True
 
 
 def _drop_undecided(current: Round) -> None:

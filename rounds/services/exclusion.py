@@ -8,6 +8,7 @@ what it would have been without it.
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from controlplane.transitions import apply_transition
 from latticeward.errors import StaleStateError
@@ -33,14 +34,18 @@ _INSIDE = (
 )
 
 
-def exclude_untrusted(round_id: UUID) -> None:
-    """Exclude every participant whose device is not active any more, while the round still collects."""
-    untrusted = (
+def untrusted_in(round_id: UUID) -> QuerySet[Participant]:
+    """Participants of a round that still collects whose device is not active any more."""
+    return (
         Participant.objects.filter(round_id=round_id, round__state__in=_UNFROZEN, state__in=_INSIDE)
         .exclude(device__state=DeviceState.ACTIVE)
         .select_related("round__training", "device__site")
     )
-    for participant in untrusted:
+
+
+def exclude_untrusted(round_id: UUID) -> None:
+    """Exclude every participant whose device is not active any more, while the round still collects."""
+    for participant in untrusted_in(round_id):
         exclude(participant, code=f"device_{participant.device.state}")
 
 
@@ -54,8 +59,9 @@ def exclude(participant: Participant, *, code: str) -> None:
                 _move(participant, code)
             return
         except StaleStateError:
-            participant.refresh_from_db()
-            if participant.state not in _INSIDE:
+            participant.refresh_from_db(fields=["state", "code"])
+            frozen = not Round.objects.filter(pk=participant.round_id, state__in=_UNFROZEN).exists()
+            if frozen or participant.state not in _INSIDE:
                 return
 
 
@@ -87,7 +93,7 @@ def _subtract_and_exclude(participant: Participant, code: str) -> None:
             swap_partial(participant.round, prepared)
             submission.contribution.delete()
             _move(participant, code)
-    except BaseException:
+    except StaleStateError:
         discard(prepared)
         raise
     forget_replaced(prepared)

@@ -17,14 +17,17 @@ from django.db.models import Q
 from django.db.models.functions import Coalesce, Greatest
 from django.utils import timezone
 
+from controlplane.audit.models import AuditEntry
 from controlplane.audit.services import record
 from controlplane.transitions import apply_transition
 from devices.models import Device
 from devices.selectors import signing_keys
 from keys.services import sign_receipt
+from latticeward.crypto.body import sealed_body_bytes
 from latticeward.errors import (
     ContributionError,
     DecryptionError,
+    KeyUsageError,
     LatticewardError,
     NotFoundError,
     ProtocolError,
@@ -34,7 +37,7 @@ from latticeward.errors import (
     VerificationError,
 )
 from latticeward.instants import to_unix_milliseconds
-from latticeward.lifecycle import PARTICIPANT, DeviceState, ParticipantState, RoundState
+from latticeward.lifecycle import PARTICIPANT, ROUND, DeviceState, ParticipantState, RoundState
 from latticeward.messages import SubmissionReceipt
 from latticeward.updates.encoding import FixedPointCodec, accumulate
 from rounds.models import Contribution, Partial, Participant, Round, Submission
@@ -55,6 +58,9 @@ logger = logging.getLogger(__name__)
 OpenedSubmission = tuple[Submission, OpenedContribution]
 
 REFUSALS_ALLOWED: Final = 3
+REFUSALS_RECORDED: Final = 10
+# Header, stanza and signature of any suite.
+FRONT_ROOM_BYTES: Final = 16 * 1024
 # Updates that one worker opens before it writes its partial; bounds its memory to as many vectors.
 BATCH: Final = 16
 # A worker that is silent for longer has died, and others take up what it had.
@@ -90,6 +96,16 @@ def _require_submittable(participant: Participant) -> None:
         raise StateError(f"round {participant.round_id} is {participant.round.state}, it does not collect")
     if participant.state != ParticipantState.JOINED:
         raise StateError(f"participant {participant.id} is {participant.state}, not joined")
+
+
+def envelope_limit(round_id: UUID, device: Device) -> int:
+    """How many bytes an envelope of this round can have: its length follows from the plan.
+
+    Raises:
+        NotPermittedError: not a participant.
+    """
+    plan = participant_of(round_id, device).round.training.round_plan
+    return sealed_body_bytes(codec_of(plan).length_bytes) + FRONT_ROOM_BYTES
 
 
 def receive_update(
@@ -162,8 +178,11 @@ def receive_update(
 def refuse_at_door(*, round_id: UUID, device: Device, error: LatticewardError) -> None:
     """Record that the door turned a submission away; changes no state. Unknown rounds leave no entry."""
     participant = Participant.objects.filter(round_id=round_id, device=device).select_related("round").first()
-    if participant is None:
+    if participant is None or participant.round.state in ROUND.terminal:
         return
+    about = {"event": "submission.refused", "subject_kind": "participant", "subject_id": str(participant.id)}
+    if AuditEntry.objects.filter(**about).count() >= REFUSALS_RECORDED:
+        return  # the first few tell the story; a device must not be able to fill the ledger
     with transaction.atomic():
         record(
             "submission.refused",
@@ -201,12 +220,22 @@ def process_update(submission_id: UUID) -> UUID | None:
                 continue
             try:
                 opened.append((one, open_submission(one, key)))
-            except (ProtocolError, VerificationError, DecryptionError, ContributionError) as error:
-                refuse_update(one, error.code)
+            except (ProtocolError, VerificationError, DecryptionError, ContributionError, KeyUsageError) as error:
+                _refuse_if_waiting(one, error.code)
+            except Exception:
+                # Ours, or the storage's: this one waits for the next sweep, and holds none of the others up.
+                logger.exception("submission %s could not be opened", one.id)
         accept_updates(opened)
     finally:
         Submission.objects.filter(claim=claim, outcome="").update(claim=None, claimed_until=None)
     return round_id
+
+
+def _refuse_if_waiting(submission: Submission, code: str) -> None:
+    try:
+        refuse_update(submission, code)
+    except StaleStateError:
+        logger.info("submission %s was decided meanwhile", submission.id)
 
 
 def _claim_waiting(round_id: UUID, claim: UUID) -> list[Submission]:
@@ -227,7 +256,9 @@ def refuse_update(submission: Submission, code: str) -> None:
     participant = submission.participant
     last = participant.refusals + 1 >= REFUSALS_ALLOWED
     with transaction.atomic():
-        Submission.objects.filter(pk=submission.pk, outcome="").update(outcome="refused", code=code)
+        Round.objects.select_for_update().values_list("state").get(pk=participant.round_id)
+        if Submission.objects.filter(pk=submission.pk, outcome="").update(outcome="refused", code=code) != 1:
+            return  # decided by another worker after our lease
         apply_transition(
             participant,
             PARTICIPANT,
@@ -275,9 +306,6 @@ def accept_updates(opened: list[OpenedSubmission]) -> None:
         except StaleStateError:
             discard(prepared)  # a slot was written by another worker, or a participant moved: look again
             continue
-        except BaseException:
-            discard(prepared)
-            raise
         forget_replaced(prepared)
         return
 

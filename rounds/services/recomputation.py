@@ -19,7 +19,7 @@ from latticeward.messages import ModelManifest, RoundRecord
 from latticeward.updates.encoding import RingVector, accumulate
 from latticeward.updates.tensors import weights_digest
 from rounds.models import Contribution, Partial, Round
-from rounds.services.aggregation import pooled_metric
+from rounds.services.aggregation import hospitals_of, pooled_metric
 from rounds.services.opening import codec_of, reopen_submission
 from rounds.services.partials import commitment
 from rounds.services.publication import next_weights
@@ -90,7 +90,7 @@ def recompute_round(round_id: UUID) -> Recomputation:
             raise RecomputationError(f"round {round_id}: the model does not follow from the updates")
 
     # 5
-    if _plain(pooled_metric(plan, decoded, record.accepted)) != _plain(record.metric):
+    if _plain(pooled_metric(plan, decoded, hospitals_of(current))) != _plain(record.metric):
         raise RecomputationError(f"round {round_id}: the metric does not follow from the updates")
     return Recomputation(round_id, record.accepted, len(committed), digest)
 

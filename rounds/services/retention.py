@@ -2,6 +2,7 @@
 
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ ORPHAN_AGE: Final = timedelta(hours=1)
 
 
 def destroy_round_keys() -> int:
-    """Destroy the decapsulation seeds of rounds that ended a window ago; returns how many."""
+    """Destroy the secrets of rounds that ended a window ago, and what only they could open; returns how many."""
     old = Round.objects.filter(
         wrapped_decapsulation_seed__isnull=False, closed_at__lt=timezone.now() - RECOMPUTATION_WINDOW
     )
@@ -28,8 +29,16 @@ def destroy_round_keys() -> int:
         with transaction.atomic():
             rows = Round.objects.filter(pk=ended.pk, wrapped_decapsulation_seed__isnull=False)
             if rows.update(wrapped_decapsulation_seed=None):
+                # A partial with one member is that hospital's plain update, so its key goes with the round's.
+                Partial.objects.filter(round=ended).update(wrapped_key=b"")
                 record("round_key.destroyed", actor="system", feed=ended.feed, subject=("round", ended.id))
                 destroyed += 1
+                doomed = Partial.objects.filter(round=ended).values_list("blob", flat=True)
+                sent = Submission.objects.filter(participant__round=ended).values_list("blob", flat=True)
+                kept = set(Submission.objects.exclude(participant__round=ended).values_list("blob", flat=True))
+                blobs = (set(doomed) | set(sent)) - kept
+                for name in blobs:
+                    transaction.on_commit(partial(delete_blob, name))
     return destroyed
 
 

@@ -27,6 +27,7 @@ from latticeward.messages import Assignment, roster_digest
 from latticeward.plan import RoundPlan
 from latticeward.updates.tensors import initial_vector, weights_digest
 from rounds.models import Participant, Round, Training
+from rounds.services.publication import seal_for_newcomers
 
 # A training whose rounds fail this often in a row will not mend itself.
 FAILURES_IN_A_ROW: Final = 3
@@ -49,6 +50,7 @@ def open_training(*, federation: Federation, plan: RoundPlan, actor: str) -> Tra
     plan.validate()
     negotiate([plan.suite], settings.ACCEPTED_SUITES, settings.SUITE_FLOOR)
     raw = plan.to_bytes()
+    RoundPlan.from_bytes(raw)  # what cannot be read back must not be signed
     with transaction.atomic():
         training = Training.objects.create(
             id=UUID(plan.training_id),
@@ -108,7 +110,14 @@ def stop_training(*, training: Training, actor: str, reason: str) -> None:
         )
         for open_round in training.rounds.filter(state__in=OPEN_ROUND_STATES[:-1]):
             apply_transition(
-                open_round, ROUND, "abort", actor=actor, feed=open_round.feed, failure_code="training_stopped"
+                open_round,
+                ROUND,
+                "abort",
+                actor=actor,
+                feed=open_round.feed,
+                failure_code="training_stopped",
+                closed_at=timezone.now(),
+                state_due_at=None,
             )
 
 
@@ -119,7 +128,7 @@ def advance_training(training_id: UUID) -> Round | None:
         The round that was opened and now waits for the authority's signature; None if there is none to open.
     """
     with transaction.atomic():
-        training = Training.objects.select_for_update().select_related("federation").get(pk=training_id)
+        training = Training.objects.select_for_update(of=("self",)).select_related("federation").get(pk=training_id)
         if training.state == TrainingState.SIGNING:
             if training.state_due_at and timezone.now() > training.state_due_at + timedelta(seconds=30):
                 _fail_training(training, "not_signed_in_time")
@@ -154,7 +163,7 @@ def advance_training(training_id: UUID) -> Round | None:
             )
             return None
         devices = active_devices(training.federation)[: plan.cohort_bound]
-        if len(devices) < plan.quorum:
+        if len(devices) < plan.quorum or len({device.site_id for device in devices}) < plan.k_hospitals:
             return None  # the sweep asks again: devices may still enrol
         return _open_round(training, plan, kind, devices, number=history[0][0] + 1 if history else 1)
 
@@ -179,6 +188,7 @@ def _open_round(training: Training, plan: RoundPlan, kind: str, devices: list[De
         base_digest = weights_digest(initial_vector(plan.layout, plan.initial))
     else:
         base_digest = bytes(base.weights_digest)
+        seal_for_newcomers(base)  # nobody may be invited to start from a model that they cannot open
     round_id = uuid4()
     recipient = DecapsulationKey.generate(get_suite(plan.suite).kem)
     recruiting_due_at = now + timedelta(seconds=stages.signing + stages.recruiting)

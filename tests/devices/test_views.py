@@ -163,7 +163,7 @@ def test_sites_are_added_by_operators(client: Client, operator: User, site: Site
     [
         (Role.OPERATOR, 200, 200, 200, 200, 201),
         (Role.COMPLIANCE, 200, 403, 200, 200, 403),
-        (Role.CLINICIAN, 200, 403, 403, 403, 403),
+        (Role.CLINICIAN, 403, 403, 403, 403, 403),  # key material and device internals are not for clinicians
         (None, 403, 403, 403, 403, 403),
     ],
 )

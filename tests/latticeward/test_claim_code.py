@@ -63,6 +63,8 @@ def test_a_code_of_another_length_or_alphabet_is_refused(change) -> None:  # typ
     [
         ("latticeward-claim:v1", "latticeward-claim:v2"),
         ("server=http%3A", "server=ftp%3A"),
+        ("server=http%3A%2F%2F127.0.0.1%3A8750", "server=http%3A%2F%2F%5B%3A%3A%3A%5D"),
+        ("server=http%3A%2F%2F127.0.0.1%3A8750", "server=http%3A%2F%2F127.0.0.1%3A65536"),
         ("server=", "servers="),
         ("&code=", "&code=1&code="),
         ("&site=cleveland", "&site=Cleve+land"),

@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from devices.services import revoke_device, suspend_device
 from keys.models import Reason
+from latticeward.errors import IncompatiblePlanError, LatticewardError
 from latticeward.lifecycle import ParticipantState, RoundState, TrainingState
 from latticeward.messages import RoundRecord
 from latticeward.updates.encoding import accumulate
@@ -16,7 +17,11 @@ from rounds.policy import GRACE
 from rounds.services import aggregation, coordination, intake, trainings
 from rounds.services.opening import codec_of, reopen_submission
 from rounds.services.partials import load_partial
-from tests.rounds.cohort import Cohort
+from rounds.services.retention import RECOMPUTATION_WINDOW, destroy_round_keys
+from rounds.storage import delete_blob
+from rounds.views import plan_for
+from tests.devices.machine import enrolled
+from tests.rounds.cohort import Cohort, Hospital
 
 pytestmark = pytest.mark.django_db
 
@@ -176,3 +181,76 @@ def test_a_tampered_partial_stops_the_round_instead_of_publishing(cohort: Cohort
     make_due(current, by=GRACE)
     assert coordination.advance_round(current.id) == "fail"
     assert cohort.look(current).failure_code == "not_aggregated_in_time"
+
+
+def test_two_machines_of_one_hospital_are_one_hospital_for_k(cohort: Cohort) -> None:
+    twin = Hospital(machine=enrolled(cohort.hospitals[0].machine.site), job=cohort.hospitals[0].job, site="cleveland")
+    cohort.hospitals.append(twin)
+    current = cohort.collecting(cohort.train(quorum=2, k_hospitals=2))
+    cohort.hospitals[0].contribute(current)
+    twin.contribute(current)
+    make_due(current)
+    assert coordination.advance_round(current.id) == "begin_aggregating"
+    assert not aggregation.aggregate_round(current.id)
+    assert cohort.look(current).failure_code == "quorum_not_met"
+
+
+def test_a_device_that_cannot_be_taken_out_keeps_the_round_from_closing_and_not_from_ending(cohort: Cohort) -> None:
+    current = cohort.collecting(cohort.train())
+    submissions = [hospital.contribute(current) for hospital in cohort.hospitals]
+    delete_blob(submissions[0].blob)
+    suspend_device(device_id=cohort.hospitals[0].device.id, actor="user:1", why="lost")
+    assert coordination.advance_round(current.id) is None
+    make_due(current, by=GRACE)
+    assert coordination.advance_round(current.id) == "fail"
+    assert cohort.look(current).failure_code == "exclusion_failed"
+
+
+def test_a_missing_envelope_holds_up_no_other_hospital(cohort: Cohort) -> None:
+    current = cohort.collecting(cohort.train())
+    submissions = [hospital.submit(current, hospital.prepare(current)) for hospital in cohort.hospitals]
+    delete_blob(submissions[0].blob)
+    intake.process_update(submissions[1].id)
+    assert sorted(states(current)) == ["accepted", "accepted", "accepted", "submitted"]
+
+
+def test_a_suspension_between_the_exclusion_and_the_freeze_keeps_the_round_open(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = cohort.collecting(cohort.train())
+    for hospital in cohort.hospitals:
+        hospital.contribute(current)
+    suspend_device(device_id=cohort.hospitals[0].device.id, actor="user:1", why="lost")
+    with monkeypatch.context() as patched:
+        patched.setattr(coordination, "exclude_untrusted", lambda round_id: None)
+        assert coordination.advance_round(current.id) is None
+    assert coordination.advance_round(current.id) == "begin_aggregating"
+    assert states(current) == ["accepted"] * 3 + ["excluded"]
+
+
+def test_a_training_that_nobody_signs_fails_by_its_due_time(cohort: Cohort) -> None:
+    plan = plan_for({"job": "heart"}, cohort.federation)
+    training = trainings.open_training(federation=cohort.federation, plan=plan, actor="user:1")
+    type(training).objects.filter(pk=training.pk).update(state_due_at=timezone.now() - timedelta(minutes=2))
+    assert trainings.advance_training(training.id) is None
+    training.refresh_from_db()
+    assert training.state == TrainingState.FAILED
+
+
+def test_an_aborted_rounds_key_and_partial_sums_are_destroyed_too(cohort: Cohort) -> None:
+    training = cohort.train()
+    current = cohort.collecting(training)
+    cohort.hospitals[0].contribute(current)
+    training.refresh_from_db()
+    trainings.stop_training(training=training, actor="user:1", reason="test")
+    Round.objects.filter(pk=current.pk).update(closed_at=timezone.now() - RECOMPUTATION_WINDOW - timedelta(minutes=1))
+    assert destroy_round_keys() == 1
+    partial = Partial.objects.get(round=current)
+    with pytest.raises(LatticewardError):
+        load_partial(partial, codec_of(training.round_plan).dtype)
+
+
+@pytest.mark.parametrize("seconds", [0, 10**15, "x"])
+def test_a_stage_of_impossible_length_is_refused_before_it_is_signed(cohort: Cohort, seconds: object) -> None:
+    with pytest.raises(IncompatiblePlanError):
+        cohort.train(stage_seconds={"collecting": seconds})

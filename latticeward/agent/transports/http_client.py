@@ -46,7 +46,7 @@ class HttpAnswer:
         """
         try:
             return json.loads(self.body)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise MalformedMessageError("the server's answer is not JSON") from exc
 
 
@@ -230,7 +230,7 @@ def _refusal(status: int, content: bytes) -> TransientTransportError | Permanent
         code = found.group() if found is not None else ""
         detail = _one_line(str(problem.get("detail", "")))
         retryable = problem.get("retryable") is True
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         code, detail, retryable = "", "", False
     message = f"the server answered {status} {code or 'without a code'}: {detail or 'no explanation'}"
     if retryable or status in _TRANSIENT_STATUS:

@@ -1,6 +1,7 @@
 """The X.509 hierarchy: what passes, and everything that must not."""
 
 import functools
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -233,6 +234,31 @@ def test_any_flipped_byte_of_the_leaf_is_refused() -> None:
             verify_chain([bytes(changed), made.issuing], root=made.root, now=NOW, names=NAMES)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x01"),  # version 2, which the library has an error of its own for
+        (b"\x55\x1d\x25", b"\x55\x1d\x0f"),  # two extensions of one kind
+        (b"cleveland", b"\xffleveland"),  # a subject that is no UTF-8
+    ],
+)
+def test_a_leaf_that_the_library_stumbles_over_is_refused_signed_or_not(old: bytes, new: bytes) -> None:
+    made = authority()
+    leaf = made.issue()
+    assert old in leaf
+    broken = leaf.replace(old, new, 1)
+    for der in (broken, resigned(broken, made.issuing_key.private.sign)):
+        with pytest.raises((CertificateNotValidError, MalformedMessageError)):
+            verify_chain([der, made.issuing], root=made.root, now=NOW)
+
+
+def resigned(der: bytes, sign: Callable[[bytes], bytes]) -> bytes:
+    """The certificate with a signature that holds; both lengths of it have two bytes, and an ML-DSA-65 one has 3309."""
+    body_bytes = 4 + int.from_bytes(der[6:8], "big")
+    body = der[4 : 4 + body_bytes]
+    return der[: len(der) - 3309] + sign(body)
+
+
 def test_a_certificate_never_outlives_its_issuer() -> None:
     made = authority()
     leaf = made.issue(lifetime=timedelta(days=5000))
@@ -253,7 +279,8 @@ def test_a_request_for_another_algorithm_is_refused() -> None:
 
 def test_a_changed_or_truncated_request_is_refused() -> None:
     csr = make_csr(CertificateSigningKey.generate(ML_DSA_65))
-    for changed in (csr[:-1] + bytes([csr[-1] ^ 1]), csr[:-1], b"", b"\x30" * 20_000):
+    of_version_9 = csr.replace(b"\x02\x01\x00", b"\x02\x01\x08", 1)
+    for changed in (csr[:-1] + bytes([csr[-1] ^ 1]), csr[:-1], b"", b"\x30" * 20_000, of_version_9):
         with pytest.raises((CertificateNotValidError, MalformedMessageError)):
             verify_csr(changed)
 

@@ -79,6 +79,14 @@ def test_a_changed_list_is_refused() -> None:
             verify_revocation_list(bytes(changed), issuing=authority().issuing, now=NOW)
 
 
+def test_a_list_with_two_extensions_of_one_kind_or_of_a_strange_version_is_refused() -> None:
+    der = revocation_list(entry())
+    for old, new in ((b"\x55\x1d\x14", b"\x55\x1d\x23"), (b"\x02\x01\x01", b"\x02\x01\x08")):
+        assert old in der
+        with pytest.raises(MalformedMessageError):
+            verify_revocation_list(der.replace(old, new, 1), issuing=authority().issuing, now=NOW)
+
+
 @pytest.mark.parametrize("digest_name", DIGEST_NAMES)
 @pytest.mark.parametrize("revoked", [None, entry("superseded")])
 def test_an_answer_is_the_responders_and_says_the_status(digest_name: str, revoked: RevokedCertificate | None) -> None:
