@@ -200,7 +200,7 @@ class FakeServer:
             participants=(
                 {"device_id": DEVICE_ID, "site": SITE, "outcome": outcome, "code": None, "submission_digest": digest},
             ),
-            accepted=3,
+            accepted=int(outcome == "accepted"),
             quorum=3,
             partial_commitments=(),
             metric=None,

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -273,6 +274,30 @@ def test_a_record_without_this_device_stops_the_agent(life: Life, server: FakeSe
     server.publish(round_id)
     server.records[round_id] = replace(server.records[round_id], participants=())
     with pytest.raises(LedgerError, match="lists this device 0 times"):
+        life.once()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda record: {"accepted": record.accepted + 1}, "count is not that of its rows"),
+        (
+            lambda record: {
+                "participants": (*record.participants, {**record.participants[0], "device_id": uuid_of(0x99, 1)}),
+                "accepted": 2,
+            },
+            "other devices than were invited",
+        ),
+    ],
+)
+def test_a_record_that_does_not_add_up_stops_the_agent(life: Life, server: FakeServer, change: Any, says: str) -> None:
+    round_id = server.open_round(1)
+    life.once()
+    server.see(round_id, state="collecting")
+    life.once()
+    server.publish(round_id)
+    server.records[round_id] = replace(server.records[round_id], **change(server.records[round_id]))
+    with pytest.raises(LedgerError, match=says):
         life.once()
 
 
