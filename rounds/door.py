@@ -93,6 +93,15 @@ class Body:
         lengths = [value for name, value in scope["headers"] if name == b"content-length"]
         self.declared_bytes = int(lengths[0]) if lengths and lengths[0].isdigit() else None
 
+    def require_declared_within(self, limit_bytes: int) -> None:
+        """Refuse by the declared length, before a byte is read.
+
+        Raises:
+            MessageTooLargeError
+        """
+        if self.declared_bytes is not None and self.declared_bytes > limit_bytes:
+            raise MessageTooLargeError(f"declared {self.declared_bytes} bytes, the limit is {limit_bytes}")
+
     async def chunks(self, limit_bytes: int) -> Any:
         """Yield the pieces as they arrive.
 
@@ -100,8 +109,7 @@ class Body:
             MessageTooLargeError: by the declared length before a byte is read, or as soon as the limit is passed.
             HungUp: the connection ended before the body.
         """
-        if self.declared_bytes is not None and self.declared_bytes > limit_bytes:
-            raise MessageTooLargeError(f"declared {self.declared_bytes} bytes, the limit is {limit_bytes}")
+        self.require_declared_within(limit_bytes)
         read = 0
         while not self._ended:
             try:

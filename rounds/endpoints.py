@@ -134,9 +134,9 @@ async def _submit(call: Call) -> Reply:
     declared = call.facts.header("idempotency-key") or ""
     if len(declared) != _HEX_DIGEST_CHARS or set(declared) - set("0123456789abcdef"):
         raise MalformedMessageError("Idempotency-Key must be the hex digest of the envelope's signed part")
+    call.body.require_declared_within(settings.MAX_UPDATE_BYTES)
     limit = min(settings.MAX_UPDATE_BYTES, await in_thread(envelope_limit, UUID(call.id), call.device))
-    if call.body.declared_bytes is not None and call.body.declared_bytes > limit:
-        await anext(call.body.chunks(limit))  # raises before anything is read
+    call.body.require_declared_within(limit)
     earlier = await in_thread(require_submitter, round_id=UUID(call.id), device=call.device, digest=declared)
     started = time.perf_counter()
     with BlobWriter() as writer:
