@@ -32,7 +32,7 @@ from latticeward.errors import (
 )
 from tests.latticeward.peers import AUTHORITY, NOW, device_keys
 
-VECTORS = Path("/work/shared/vectors/httpsig/ml-dsa.json")
+VECTORS = Path(__file__).resolve().parents[4] / "shared" / "vectors" / "httpsig" / "ml-dsa.json"
 PATH = "/api/v1/rounds/7c1c2f4e-6ce3-4b4f-9a3d-2f6f1a0f9b11/submissions"
 BODY = b"an envelope"
 HEADERS = (("Content-Type", "application/octet-stream"), ("Idempotency-Key", "ab" * 32), ("User-Agent", "agent"))
