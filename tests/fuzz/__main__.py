@@ -1,9 +1,9 @@
 """``python -m tests.fuzz [NAME …] [--runs N] [--seconds S]``: fuzz parsers, each target in a process of its own.
 
-libFuzzer ends its process when it is done, when an input takes too long or too much memory, and when an exception
-escapes that is not one of the target's documented refusals. So this process only loads and instruments the product
-once, forks for each target, reads what libFuzzer wrote, and prints one line of figures. Logs, the corpus that earlier
-runs found, and the inputs of findings are under ``build/fuzz/NAME``.
+libFuzzer ends its process when it is done, when an input takes too much memory, and when an exception escapes that is
+not one of the target's documented refusals. So this process only loads and instruments the product once, forks for each
+target, ends it when an input takes too long, and prints one line of figures from what libFuzzer wrote. Logs, the corpus
+that earlier runs found, and the inputs of findings are under ``build/fuzz/NAME``.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import sys
 import time
 import warnings
@@ -21,17 +20,17 @@ from typing import Final
 
 import atheris
 
+from tests.fuzz.watch import Watch
+
 with atheris.instrument_imports(include=["latticeward"]):
     from tests.fuzz.targets import TARGETS, Target
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "build" / "fuzz"
-TIMEOUT_SECONDS: Final = 10
 MEMORY_LIMIT_MIB: Final = 768
-_HANGS: Final = b" === Timeout: "
 _FIGURES: Final = re.compile(rb"^#(\d+)\t(\w+) +cov: (\d+) ft: (\d+) .*?rss: (\d+)Mb", re.MULTILINE)
 
 
-def fuzz(target: Target, *, runs: int, seconds: int, folder: Path, seed: int) -> None:
+def fuzz(target: Target, watch: Watch, *, runs: int, seconds: int, folder: Path, seed: int) -> None:
     """Become libFuzzer over one target; does not return."""
     corpus, seeds = folder / "corpus", folder / "seeds"
     corpus.mkdir(parents=True, exist_ok=True)
@@ -41,15 +40,20 @@ def fuzz(target: Target, *, runs: int, seconds: int, folder: Path, seed: int) ->
         (seeds / f"{number:02}").write_bytes(raw)
 
     def one_input(data: bytes) -> None:
+        watch.begin(data)
         with contextlib.suppress(*target.refusals):
             target.call(data)
+
+    def mutate(data: bytes, limit_bytes: int, chance: int) -> bytes:
+        watch.begin(data)
+        return target.mutate(data, limit_bytes, chance)
 
     arguments = [
         "tests.fuzz",
         f"-runs={runs}",
         f"-max_total_time={seconds}",
         f"-max_len={target.limit_bytes}",
-        f"-timeout={TIMEOUT_SECONDS}",
+        "-timeout=100000",  # never; see watch.py
         f"-rss_limit_mb={MEMORY_LIMIT_MIB}",
         f"-artifact_prefix={folder}/",
         f"-seed={seed}",
@@ -58,7 +62,7 @@ def fuzz(target: Target, *, runs: int, seconds: int, folder: Path, seed: int) ->
         str(corpus),
         str(seeds),
     ]
-    atheris.Setup(arguments, one_input, custom_mutator=target.mutate)
+    atheris.Setup(arguments, one_input, custom_mutator=mutate)
     atheris.Fuzz()
 
 
@@ -66,7 +70,7 @@ def run(target: Target, *, runs: int, seconds: int, folder: Path, seed: int) -> 
     """Fuzz one target in a child process and print what came of it; True if nothing was found."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log"
-    log.write_bytes(b"")  # what an earlier run said is not about this one
+    watch = Watch(target.limit_bytes)
     started = time.monotonic()
     sys.stdout.flush()
     child = os.fork()
@@ -74,9 +78,9 @@ def run(target: Target, *, runs: int, seconds: int, folder: Path, seed: int) -> 
         with log.open("wb") as sink:
             os.dup2(sink.fileno(), 1)
             os.dup2(sink.fileno(), 2)
-        fuzz(target, runs=runs, seconds=seconds, folder=folder, seed=seed)
+        fuzz(target, watch, runs=runs, seconds=seconds, folder=folder, seed=seed)
         sys.exit("libFuzzer returned")
-    code = _wait(child, log)
+    code, used = watch.wait(child, folder)
     took = time.monotonic() - started
     written = log.read_bytes()
     figures = {kind.decode(): tuple(map(int, rest)) for count, kind, *rest in _FIGURES.findall(written)}
@@ -85,28 +89,13 @@ def run(target: Target, *, runs: int, seconds: int, folder: Path, seed: int) -> 
     first, last = figures.get("INITED", (0, 0, 0)), figures.get("DONE", (0, 0, 0))
     verdict = "nothing found" if code == 0 else f"FOUND SOMETHING, exit status {code}: see {log}"
     print(
-        f"{target.name:18}{inputs:>9} inputs {took:7.1f} s {inputs / took:7.0f}/s  edges {first[0]} to {last[0]},"
+        f"{target.name:18}{inputs:>9} inputs {took:7.1f} s ({used:.1f} s of processor)  edges {first[0]} to {last[0]},"
         f" features {first[1]} to {last[1]}, {last[2]} MiB: {verdict}",
         flush=True,
     )
     if code != 0:
         print(written[-4_000:].decode("utf-8", "replace"), flush=True)
     return code == 0
-
-
-def _wait(child: int, log: Path) -> int:
-    """The child's exit status; it is killed if it hangs where libFuzzer only says so, which is between two inputs."""
-    said_at = None
-    with log.open("rb") as written:
-        while True:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                return os.waitstatus_to_exitcode(status)
-            if said_at is None and any(line.startswith(_HANGS) for line in written):
-                said_at = time.monotonic()
-            if said_at is not None and time.monotonic() > said_at + TIMEOUT_SECONDS:
-                os.kill(child, signal.SIGKILL)
-            time.sleep(0.05)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
