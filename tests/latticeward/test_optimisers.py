@@ -110,3 +110,9 @@ def test_refuses_a_memory_of_another_model() -> None:
         OptimiserState.from_bytes(raw, size=4)
     with pytest.raises(MalformedMessageError):
         OptimiserState.from_bytes(raw + b"\0", size=3)
+
+
+@pytest.mark.parametrize("value", [b"\x01", None, [1], "1", True, float("nan"), float("inf")])
+def test_a_setting_that_is_no_number_is_refused_in_words(value: object) -> None:
+    with pytest.raises(IncompatiblePlanError, match="must lie between"):
+        check_settings({"name": "fedadam", "learning_rate": value})  # type: ignore[dict-item]
