@@ -46,11 +46,13 @@ PROBLEMS: Final[Mapping[type[domain.LatticewardError], tuple[int, str]]] = {
     domain.ConsistencyProofError: (409, "The consistency proof does not verify."),
     domain.CheckpointError: (409, "The checkpoint does not verify."),
     domain.DecryptionError: (403, "The message could not be opened."),
+    domain.InvalidValueError: (422, "A value is out of its bounds."),
     domain.StateError: (409, "This is not possible in the present state."),
     domain.InvalidTransitionError: (409, "This is not possible in the present state."),
     domain.KeyUsageError: (409, "The key may not be used for this."),
     domain.StaleStateError: (409, "Somebody else changed this first. Look again and repeat."),
     domain.NotFoundError: (404, "There is no such thing here, or you may not see it."),
+    domain.UnknownDeviceClassError: (422, "The federation has no such device class. Name one that it has."),
     domain.IdempotencyMismatchError: (422, "This idempotency key was used with other content."),
     domain.RoundError: (422, "The round does not allow this."),
     domain.IncompatiblePlanError: (422, "The plan's parts do not fit each other."),
@@ -69,7 +71,12 @@ PROBLEMS: Final[Mapping[type[domain.LatticewardError], tuple[int, str]]] = {
     domain.PermanentTransportError: (502, "The other side refused."),
 }
 # These carry a text written for the caller: it helps them and tells nothing that they do not know.
-_SPEAKING: Final = (domain.ClockSkewError, domain.IncompatiblePlanError)
+_SPEAKING: Final = (
+    domain.ClockSkewError,
+    domain.IncompatiblePlanError,
+    domain.InvalidValueError,
+    domain.UnknownDeviceClassError,
+)
 
 
 def problem(

@@ -5,7 +5,6 @@ What is kept is the lookup id and the derived MAC key, wrapped; the secret is fo
 
 import csv
 import io
-import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from controlplane.audit.services import record
+from devices.classes import get_class
 from devices.models import Claim, Federation, Site
 from keys import vault
 from keys.selectors import trust_anchor
@@ -26,7 +26,6 @@ from latticeward.errors import MalformedMessageError, NotFoundError, StateError
 
 CLAIM_LIFETIME: Final = timedelta(hours=24)
 BULK_LIMIT: Final = 1_000
-_SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +42,27 @@ def create_claim(
     site: Site,
     device_class: str,
     actor: str,
-    auto_approve: bool = False,
+    auto_approve: bool | None = None,
     lifetime: timedelta = CLAIM_LIFETIME,
 ) -> tuple[Claim, ClaimCode]:
     """Make the right to enrol one machine, once.
 
     Args:
         site: the hospital whose machine it will be.
-        device_class: lower-case letters, digits, hyphens; goes into the claim, not into the certificate.
-        auto_approve: whether the machine becomes a device without a person comparing fingerprints.
+        device_class: slug of one of the federation's classes; goes into the claim, not into the certificate.
+        auto_approve: whether the machine becomes a device without a person comparing fingerprints; None for what the
+            class says when the code is used.
         lifetime: at most 24 hours.
 
     Returns:
         The row, and the code: the only time that its secret can be seen.
 
     Raises:
-        MalformedMessageError: the class is not a slug.
+        UnknownDeviceClassError: the federation has no such class.
         StateError: a lifetime over the limit.
         CustodyError: the authority has not been initialised.
     """
-    if _SLUG.fullmatch(device_class) is None:
-        raise MalformedMessageError("a device class holds lower-case letters, digits and hyphens")
+    kind = get_class(federation=site.federation, slug=device_class)
     if not timedelta(0) < lifetime <= CLAIM_LIFETIME:
         raise StateError("a claim lives for 24 hours at most")
     now = timezone.now()
@@ -81,7 +80,7 @@ def create_claim(
             id=identity,
             lookup_id=code.lookup_id.hex(),
             site=site,
-            device_class=device_class,
+            device_class=kind,
             auto_approve=auto_approve,
             wrapped_key=vault.wrap(code.mac_key, purpose="claim", row_id=str(identity)),
             created_by=actor,
@@ -106,12 +105,13 @@ def create_claim(
 
 
 def create_claims(
-    *, federation: Federation, rows: Sequence[ClaimRow], actor: str, auto_approve: bool = False
+    *, federation: Federation, rows: Sequence[ClaimRow], actor: str, auto_approve: bool | None = None
 ) -> list[tuple[Claim, ClaimCode]]:
     """Make the codes of a whole order, or none of them.
 
     Raises:
         NotFoundError: a row names a site that the federation does not have.
+        UnknownDeviceClassError: or a class.
         StateError: more than ``BULK_LIMIT`` codes.
     """
     if sum(row.count for row in rows) > BULK_LIMIT:

@@ -88,7 +88,7 @@ def begin_enrolment(*, transcript: bytes, mac: bytes, source: str, now: datetime
     now = now or timezone.now()
     # 1
     lookup_id = _lookup_id(transcript)
-    claim = Claim.objects.select_related("site__federation").filter(lookup_id=lookup_id.hex()).first()
+    claim = Claim.objects.select_related("site__federation", "device_class").filter(lookup_id=lookup_id.hex()).first()
     usable = claim is not None and claim.consumed_at is None and claim.expires_at > now
     wrapped, row_id = (claim.wrapped_key, str(claim.id)) if claim and usable else (_decoy(), "decoy")
     mac_key = vault.unwrap(bytes(wrapped or b""), purpose="claim", row_id=row_id)
@@ -103,7 +103,7 @@ def begin_enrolment(*, transcript: bytes, mac: bytes, source: str, now: datetime
                 anchor=trust_anchor().fingerprint,
             ),
             site=claim.site.slug if claim else "",
-            device_class=claim.device_class if claim else "",
+            device_class=claim.device_class.slug if claim else "",
         )
     except ClaimRefusedError:
         _count_refusal(_claim_counter(claim.lookup_id if claim else "unknown"))
@@ -183,7 +183,11 @@ def finish_enrolment(*, enrolment_id: UUID, proofs: FinishProofs, now: datetime 
     """
     now = now or timezone.now()
     # 1
-    enrolment = Enrolment.objects.select_related("claim__site__federation").filter(pk=enrolment_id).first()
+    enrolment = (
+        Enrolment.objects.select_related("claim__site__federation", "claim__device_class")
+        .filter(pk=enrolment_id)
+        .first()
+    )
     if enrolment is None:
         raise NotFoundError(f"there is no enrolment {enrolment_id}")
     proofs_digest = hashlib.sha256(proofs.challenge_mac).hexdigest()
@@ -229,7 +233,7 @@ def _take_in(enrolment: Enrolment, proven: ProvenEnrolment, proofs_digest: str, 
         device = Device(
             id=enrolment.device_id,
             site=site,
-            name=proven.transcript.name or claim.device_class,
+            name=proven.transcript.name or claim.device_class.slug,
             device_class=claim.device_class,
             suite=enrolment.suite,
             key_epoch=proven.transcript.epoch,
@@ -245,7 +249,7 @@ def _take_in(enrolment: Enrolment, proven: ProvenEnrolment, proofs_digest: str, 
                 "device": str(device.id),
                 "site": site.name,
                 "name": device.name,
-                "device_class": device.device_class,
+                "device_class": claim.device_class.slug,
                 "suite": device.suite,
                 "transcript": proven.digest.hex(),
             },
@@ -260,6 +264,9 @@ def _take_in(enrolment: Enrolment, proven: ProvenEnrolment, proofs_digest: str, 
         if claim.auto_approve:
             # The person who made the claim decided; the entry says so.
             device = approve_device(device_id=device.id, actor=claim.created_by, why="claim with automatic approval")
+        elif claim.auto_approve is None and claim.device_class.auto_approve:
+            why = f"policy of the class {claim.device_class.slug}"
+            device = approve_device(device_id=device.id, actor="system", why=why)
     return device
 
 

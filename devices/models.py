@@ -41,13 +41,46 @@ class Site(models.Model):
         return self.name
 
 
+class Battery(models.TextChoices):
+    """What a machine lives on; the less there is, the less it should be asked."""
+
+    MAINS = "mains", "on the mains"
+    RECHARGEABLE = "rechargeable", "charged every day"
+    WEARABLE = "wearable", "worn, charged when it can be"
+
+
+class DeviceClass(models.Model):
+    """A kind of machine and what the federation asks of it: floor, approval, lifetimes, rotation."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    federation = models.ForeignKey(Federation, on_delete=models.PROTECT, related_name="device_classes")
+    # On the wire and in claim codes; never changed once devices may know it.
+    slug = models.SlugField(max_length=63)
+    name = models.CharField(max_length=100)
+    description = models.CharField(max_length=200, default="")
+    battery = models.CharField(max_length=16, choices=Battery.choices, default=Battery.MAINS)
+    suite_floor = models.CharField(max_length=40, help_text="the weakest suite that a device of this class may use")
+    default_suite = models.CharField(max_length=40, help_text="chosen when the federation and the device accept it")
+    auto_approve = models.BooleanField(default=False, help_text="unless the claim says otherwise")
+    certificate_days = models.PositiveSmallIntegerField(default=90)
+    rotate_after_days = models.PositiveSmallIntegerField(null=True, help_text="null: never for its age")
+    rotate_after_uses = models.PositiveBigIntegerField(null=True, help_text="signatures; null: never for their number")
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["federation", "slug"], name="one_device_class_a_slug")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Device(models.Model):
     """The enrolled machine at a hospital; its keys stand in ``keys`` under this id."""
 
     id = models.UUIDField(primary_key=True, editable=False)
     site = models.ForeignKey(Site, on_delete=models.PROTECT, related_name="devices")
     name = models.CharField(max_length=64, help_text="what the hospital calls it; shown, never trusted")
-    device_class = models.CharField(max_length=63)
+    device_class = models.ForeignKey(DeviceClass, on_delete=models.PROTECT, related_name="devices")
     state = models.TextField(default=DEVICE.initial)
     suite = models.TextField(help_text="chosen at enrolment")
     key_epoch = models.PositiveIntegerField(default=1)
@@ -68,8 +101,8 @@ class Claim(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     lookup_id = models.CharField(max_length=10, unique=True, help_text="hex, 5 bytes; names the claim, opens nothing")
     site = models.ForeignKey(Site, on_delete=models.PROTECT, related_name="claims")
-    device_class = models.CharField(max_length=63)
-    auto_approve = models.BooleanField(default=False)
+    device_class = models.ForeignKey(DeviceClass, on_delete=models.PROTECT, related_name="claims")
+    auto_approve = models.BooleanField(null=True, default=None, help_text="null: as the class says when it is used")
     wrapped_key = models.BinaryField(null=True, help_text="the derived MAC key; erased when the claim is consumed")
     created_by = models.TextField()
     created_at = models.DateTimeField()

@@ -43,7 +43,9 @@ class FleetRow:
 def fleet(federation: Federation) -> list[FleetRow]:
     """Every device of the federation, by site and name; three queries, whatever its size."""
     devices = list(
-        Device.objects.filter(site__federation=federation).select_related("site").order_by("site__name", "name", "id")
+        Device.objects.filter(site__federation=federation)
+        .select_related("site", "device_class")
+        .order_by("site__name", "name", "id")
     )
     ids = [str(device.id) for device in devices]
     ends = certificate_ends(ids)
@@ -56,7 +58,7 @@ def fleet(federation: Federation) -> list[FleetRow]:
             name=device.name,
             site=device.site.slug,
             site_name=device.site.name,
-            device_class=device.device_class,
+            device_class=device.device_class.slug,
             state=device.state,
             silent=is_silent(device, now=now),
             suite=device.suite,

@@ -111,14 +111,14 @@ class ClaimOrderSerializer(serializers.Serializer[Any]):
 
     site = serializers.SlugField(max_length=63)
     device_class = serializers.SlugField(max_length=63, default="workstation")
-    auto_approve = serializers.BooleanField(default=False)
+    auto_approve = serializers.BooleanField(allow_null=True, default=None, help_text="null: as the class says")
 
 
 class ClaimBulkSerializer(serializers.Serializer[Any]):
     """Many codes at once: CSV with the columns site, device_class and optionally count."""
 
     csv = serializers.CharField(max_length=100_000, trim_whitespace=False)
-    auto_approve = serializers.BooleanField(default=False)
+    auto_approve = serializers.BooleanField(allow_null=True, default=None, help_text="null: as the class says")
 
 
 class ClaimSerializer(serializers.Serializer[Any]):
@@ -126,8 +126,8 @@ class ClaimSerializer(serializers.Serializer[Any]):
 
     id = serializers.UUIDField()
     site = serializers.CharField(source="site.slug")
-    device_class = serializers.CharField()
-    auto_approve = serializers.BooleanField()
+    device_class = serializers.CharField(source="device_class.slug")
+    auto_approve = serializers.BooleanField(allow_null=True)
     created_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField()
     consumed_at = serializers.DateTimeField(allow_null=True)

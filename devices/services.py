@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from controlplane.audit.services import record
 from controlplane.transitions import apply_transition
+from devices.classes import seed_classes
 from devices.models import Device, Enrolment, Federation, Site
 from keys.ceremony import init_authority
 from keys.models import Reason
@@ -57,6 +58,7 @@ def found_federation(*, slug: str, name: str, actor: str = "system") -> Federati
                     subject=("federation", federation.id),
                     details={"slug": slug, "name": name},
                 )
+            seed_classes(federation=federation, actor=actor)
             init_authority(federation_id=federation.id, federation=slug, actor=actor)
     else:
         init_authority(federation_id=federation.id, federation=slug, actor=actor)
@@ -132,6 +134,7 @@ def issue(*, device_id: UUID, actor: str = "worker:authority") -> None:
             epoch=device.key_epoch,
             actor=actor,
             feed=federation.feed,
+            lifetime=timedelta(days=device.device_class.certificate_days),
         )
 
 
@@ -200,12 +203,12 @@ def expire_enrolments(*, now: datetime | None = None) -> None:
 
 
 def get_device(device_id: UUID) -> Device:
-    """A device with its site and federation.
+    """A device with its site, federation and class.
 
     Raises:
         NotFoundError: no such device.
     """
-    device = Device.objects.select_related("site__federation").filter(pk=device_id).first()
+    device = Device.objects.select_related("site__federation", "device_class").filter(pk=device_id).first()
     if device is None:
         raise NotFoundError(f"there is no device {device_id}")
     return device

@@ -175,7 +175,7 @@ class ClaimsView(APIView):
 
     @extend_schema(responses=ClaimSerializer(many=True))
     def get(self, request: Request) -> Response:
-        rows = Claim.objects.select_related("site").order_by("-created_at")[:500]
+        rows = Claim.objects.select_related("site", "device_class").order_by("-created_at")[:500]
         return Response(ClaimSerializer(rows, many=True).data)
 
     @extend_schema(request=ClaimOrderSerializer, responses={201: NewClaimSerializer})

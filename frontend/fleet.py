@@ -49,7 +49,7 @@ def read_fleet(*, now: datetime, fingerprints_of: Collection[str] | None = None)
     Args:
         fingerprints_of: the device states whose fingerprints are read; None for all.
     """
-    devices = list(Device.objects.select_related("site").order_by("site__name", "name"))
+    devices = list(Device.objects.select_related("site", "device_class").order_by("site__name", "name"))
     shown = [device for device in devices if fingerprints_of is None or device.state in fingerprints_of]
     fingerprints = _fingerprints(shown) if shown else {}
     working = _working()

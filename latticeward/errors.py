@@ -130,6 +130,15 @@ class DecryptionError(LatticewardError):
     code = "decryption_failed"
 
 
+# --- what people and their tools ask for -----------------------------------------------------------------------
+
+
+class InvalidValueError(LatticewardError):
+    """A value is out of its bounds or contradicts another; the message says which and why, for the one who gave it."""
+
+    code = "invalid_value"
+
+
 # --- state -------------------------------------------------------------------------------------------------------
 
 
@@ -163,6 +172,12 @@ class TooManyRequestsError(StateError):
 
 class NotFoundError(LatticewardError):
     code = "not_found"
+
+
+class UnknownDeviceClassError(NotFoundError):
+    """A claim, an order or a device names a class that the federation does not have."""
+
+    code = "unknown_device_class"
 
 
 class IdempotencyMismatchError(StateError):

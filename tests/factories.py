@@ -4,7 +4,8 @@ from uuid import uuid4
 
 from django.utils import timezone
 
-from devices.models import Device, Federation, Site
+from devices.classes import seed_classes
+from devices.models import Device, DeviceClass, Federation, Site
 
 
 def make_federation(slug: str = "northern") -> Federation:
@@ -20,13 +21,21 @@ def make_site(slug: str = "cleveland", federation: Federation | None = None) -> 
     )[0]
 
 
+def make_class(slug: str = "workstation", federation: Federation | None = None) -> DeviceClass:
+    """One of the classes that every federation begins with."""
+    owner = federation or make_federation()
+    seed_classes(federation=owner, actor="system")
+    return DeviceClass.objects.get(federation=owner, slug=slug)
+
+
 def make_device(state: str = "active", site: Site | None = None, suite: str = "hybrid") -> Device:
     """A device row without keys: enough for tables and states, not for cryptography."""
+    owner = site or make_site()
     return Device.objects.create(
         id=uuid4(),
-        site=site or make_site(),
+        site=owner,
         name="agent",
-        device_class="workstation",
+        device_class=make_class(federation=owner.federation),
         state=state,
         suite=suite,
         requested_at=timezone.now(),

@@ -34,6 +34,8 @@ EVENTS: Final[dict[str, str]] = {
     # devices
     "federation.created": "A federation was founded",
     "site.created": "A hospital was added",
+    "device_class.created": "A device class was added",
+    "device_class.changed": "What is asked of a device class was changed",
     "claim.created": "A claim code was made",
     "claim.cancelled": "A claim code was cancelled",
     "claim.refused": "A claim code was refused",

@@ -18,6 +18,7 @@ from latticeward.errors import (
     MalformedMessageError,
     NotFoundError,
     StateError,
+    UnknownDeviceClassError,
 )
 from tests.devices.machine import Machine, enrolled
 
@@ -126,8 +127,8 @@ def test_both_forms_of_a_claim_carry_the_anchor_and_the_server(site: Site) -> No
 def test_a_claim_for_longer_than_a_day_or_a_strange_class_is_refused(site: Site) -> None:
     with pytest.raises(StateError):
         claims.create_claim(site=site, device_class="workstation", actor="user:1", lifetime=timedelta(days=2))
-    with pytest.raises(MalformedMessageError):
-        claims.create_claim(site=site, device_class="Work station", actor="user:1")
+    with pytest.raises(UnknownDeviceClassError):
+        claims.create_claim(site=site, device_class="toaster", actor="user:1")
     assert not Claim.objects.exists()
 
 

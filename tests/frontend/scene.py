@@ -13,6 +13,7 @@ from devices.models import Device, Federation, Site
 from keys.models import Key, Owner
 from latticeward.lifecycle import DEVICE, PARTICIPANT, ROUND, TRAINING, DeviceState
 from rounds.models import ModelVersion, Participant, Round, Training
+from tests.factories import make_class
 
 HOSPITALS = ("Cleveland", "Hungary", "Switzerland", "VA Long Beach")
 COMPARISON = {
@@ -47,7 +48,7 @@ def make_device(site: Site, name: str, *, state: str = DeviceState.ACTIVE, seen:
         id=uuid4(),
         site=site,
         name=name,
-        device_class="edge",
+        device_class=make_class("edge-server", site.federation),
         state=state,
         suite="hybrid",
         requested_at=now - timedelta(minutes=4),
