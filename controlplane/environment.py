@@ -35,6 +35,10 @@ class Environment(BaseSettings):
     vault: Literal["file", "env"] = "file"
     blob_path: Path | None = Field(None, description="folder of sealed blobs; default: blobs in var")
     max_update_bytes: int = Field(256 * 1024 * 1024, ge=1024, description="largest envelope a device may send")
+    max_open_upload_bytes: int = Field(
+        8 * 1024**3, ge=1024, description="room for uploads in chunks that are not whole yet, of all devices"
+    )
+    max_connections: int = Field(2048, ge=16, description="connections and requests that one web process takes at once")
     worker_concurrency: int = Field(2, ge=1, le=64)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

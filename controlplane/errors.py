@@ -28,6 +28,7 @@ PROBLEMS: Final[Mapping[type[domain.LatticewardError], tuple[int, str]]] = {
     domain.UnsupportedVersionError: (400, "This version of the message is not supported. Update the agent."),
     domain.UnsupportedSuiteError: (400, "The suite is not accepted here. Choose one that the federation accepts."),
     domain.MessageTooLargeError: (413, "The message is larger than the limit. Nothing was stored."),
+    domain.SlowRequestError: (408, "The body of the request came too slowly. Send it again."),
     domain.VerificationError: (403, "The message could not be verified."),
     domain.InvalidSignatureError: (403, "A signature does not verify."),
     domain.UntrustedIssuerError: (403, "The signer is not trusted here."),

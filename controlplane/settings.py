@@ -180,6 +180,8 @@ BLOB_DIR = (ENVIRONMENT.blob_path or VAR_DIR / "blobs").absolute()
 VAULT_PROVIDER = ENVIRONMENT.vault
 VAULT_DIR = VAR_DIR / "vault"
 MAX_UPDATE_BYTES = ENVIRONMENT.max_update_bytes
+MAX_OPEN_UPLOAD_BYTES = ENVIRONMENT.max_open_upload_bytes
+MAX_CONNECTIONS = ENVIRONMENT.max_connections
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 
 # --- policy --------------------------------------------------------------------------------------------------------

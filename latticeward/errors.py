@@ -163,8 +163,15 @@ class StaleStateError(StateError):
     retryable = True
 
 
+class SlowRequestError(ProtocolError):
+    """The body came more slowly than any line that works."""
+
+    code = "request_too_slow"
+    retryable = True
+
+
 class TooManyRequestsError(StateError):
-    """The device holds as many questions open as it may."""
+    """The device holds as many questions or uploads open as it may, or the server has no room for another."""
 
     code = "too_many_requests"
     retryable = True

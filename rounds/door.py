@@ -8,6 +8,7 @@ errors are the same problem documents as everywhere.
 
 import asyncio
 import functools
+import hashlib
 import json
 import logging
 import math
@@ -23,12 +24,13 @@ from django.db import close_old_connections
 from controlplane.errors import PROBLEM_TYPE, problem, problem_of
 from devices.authentication import authenticate
 from devices.models import Device
-from latticeward.crypto.httpsig import RequestFacts, VerifiedRequest
+from latticeward.crypto.httpsig import RequestFacts, VerifiedRequest, verify_body_digest
 from latticeward.errors import (
     LatticewardError,
     MalformedMessageError,
     MessageTooLargeError,
     NotFoundError,
+    SlowRequestError,
 )
 
 Scope = dict[str, Any]
@@ -37,7 +39,10 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
-SILENT_BODY_SECONDS: Final = 30.0
+# A body may take this long, and a second more for each so many bytes of it that have come: a slow line gets through,
+# and one that drips to hold a place does not.
+BODY_SECONDS: Final = 30.0
+SLOWEST_BYTES_PER_SECOND: Final = 8 * 1024
 LONGEST_WAIT_SECONDS: Final = 25.0
 SMALL_BODY_BYTES: Final = 64 * 1024
 _UUID: Final = r"(?P<id>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
@@ -77,6 +82,8 @@ class Reply:
         reply = cls(status, json.dumps(body, separators=(",", ":")).encode(), PROBLEM_TYPE)
         if status == 401:
             reply.headers.append((b"www-authenticate", b"Signature"))
+        elif status == 408:
+            reply.headers.append((b"connection", b"close"))  # what is left of the body must not be taken for a request
         return reply
 
 
@@ -107,16 +114,18 @@ class Body:
 
         Raises:
             MessageTooLargeError: by the declared length before a byte is read, or as soon as the limit is passed.
+            SlowRequestError: it came more slowly than a line that works.
             HungUp: the connection ended before the body.
         """
         self.require_declared_within(limit_bytes)
         read = 0
+        began = asyncio.get_running_loop().time()
         while not self._ended:
             try:
-                async with asyncio.timeout(SILENT_BODY_SECONDS):
+                async with asyncio.timeout_at(began + BODY_SECONDS + read / SLOWEST_BYTES_PER_SECOND):
                     message = await self._receive()
             except TimeoutError as error:
-                raise HungUp("the body stopped coming") from error
+                raise SlowRequestError(f"{read} bytes of the body had come when its time was over") from error
             if message["type"] == "http.disconnect":
                 raise HungUp
             self._ended = not message.get("more_body", False)
@@ -279,6 +288,23 @@ async def _send(send: Send, reply: Reply) -> None:
     ]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})
+
+
+async def small_json(call: Call) -> dict[str, Any]:
+    """The JSON object of a small body whose digest was signed; an empty body is an empty object.
+
+    Raises:
+        MalformedMessageError, MessageTooLargeError, SlowRequestError, WrongContextError
+    """
+    raw = await call.body.whole()
+    verify_body_digest(call.request, hashlib.sha256(raw).digest())
+    try:
+        value = json.loads(raw or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise MalformedMessageError("the body is not JSON") from error
+    if not isinstance(value, dict):
+        raise MalformedMessageError("the body is not a JSON object")
+    return value
 
 
 def missing(kind: str) -> NotFoundError:

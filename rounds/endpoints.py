@@ -1,8 +1,6 @@
 """What an enrolled device can ask and tell: one function a route, each a few lines over a service or selector."""
 
 import asyncio
-import hashlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,10 +23,11 @@ from latticeward.errors import (
     TooManyRequestsError,
 )
 from rounds import ingress, selectors, tasks
-from rounds.door import Call, Entry, Reply, in_thread, missing, path
+from rounds.door import Call, Entry, Reply, in_thread, missing, path, small_json
 from rounds.services.coordination import join_round
 from rounds.services.intake import envelope_limit, refuse_at_door, require_submitter
 from rounds.storage import BlobWriter, blob_path
+from rounds.upload_endpoints import UPLOAD_ROUTES
 
 _HEX_DIGEST_CHARS: Final = 64
 QUESTIONS_PER_DEVICE: Final = 8
@@ -115,7 +114,7 @@ async def assignment(call: Call) -> Reply:
 
 
 async def join(call: Call) -> Reply:
-    await _small_json(call)
+    await small_json(call)
     participant = await in_thread(join_round, round_id=UUID(call.id), device=call.device)
     await in_thread(tasks.advance_round.delay, call.id)
     return Reply.json({"participant": participant.state, "round_state": participant.round.state})
@@ -200,24 +199,13 @@ async def record(call: Call) -> Reply:
     return Reply.cbor(raw)
 
 
-async def _small_json(call: Call) -> dict[str, Any]:
-    raw = await call.body.whole()
-    verify_body_digest(call.request, hashlib.sha256(raw).digest())
-    try:
-        value = json.loads(raw or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise MalformedMessageError("the body is not JSON") from error
-    if not isinstance(value, dict):
-        raise MalformedMessageError("the body is not a JSON object")
-    return value
-
-
 ROUTES: Final[list[Entry]] = [
     path("GET", "/api/v1/work", work),
     path("GET", "/api/v1/enrolments/<id>/certificate", certificate, enrolling=True),
     path("GET", "/api/v1/rounds/<id>/assignment", assignment),
     path("POST", "/api/v1/rounds/<id>/join", join),
     path("POST", "/api/v1/rounds/<id>/submissions", submit),
+    *UPLOAD_ROUTES,
     path("GET", "/api/v1/rounds/<id>/record", record),
     path("GET", "/api/v1/submissions/<id>", outcome),
     path("GET", "/api/v1/submissions/<id>/proof", proof),

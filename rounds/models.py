@@ -154,6 +154,21 @@ class Submission(models.Model):
         constraints = [models.UniqueConstraint(fields=["participant", "digest"], name="same_bytes_are_one_submission")]
 
 
+class Upload(models.Model):
+    """A submission that comes in chunks and is not whole yet: what was declared of it. Its bytes are ``chunks``'."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    participant = models.ForeignKey(Participant, on_delete=models.CASCADE, related_name="uploads")
+    digest = models.TextField(help_text="hex submission digest, as declared")
+    sha256 = models.TextField(help_text="hex digest of the whole envelope, as declared")
+    size_bytes = models.BigIntegerField()
+    opened_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["participant", "digest"], name="one_upload_a_submission")]
+
+
 class Partial(models.Model):
     """A sealed partial sum of a round: exact integers, so any order and grouping gives the same bits."""
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from latticeward.lifecycle import ParticipantState, RoundState, TrainingState
 from rounds.models import Round, Submission, Training
-from rounds.services import aggregation, coordination, intake, publication, retention, trainings
+from rounds.services import aggregation, coordination, intake, publication, retention, trainings, uploads
 
 
 @shared_task(queue="intake", acks_late=True)
@@ -84,6 +84,7 @@ def sweep() -> None:
         elif state == RoundState.AGGREGATING and closed_at and closed_at < before:
             aggregate_round.delay(str(round_id))
         advance_round.delay(str(round_id))
+    uploads.sweep_uploads()
 
 
 @shared_task(queue="aggregate")

@@ -32,6 +32,7 @@ class AgentConfig:
         poll_seconds: how long the server may hold a question open, 0 to 60.
         connect_seconds, read_seconds: time limits of a connection; reading waits for a long-poll on top.
         model_limit_bytes: largest model body that is fetched.
+        chunks_above_bytes: submissions larger than this are sent in chunks.
         keep_models: model versions that stay on the disk beside the newest.
         log_file: also write the log here; empty writes to standard error only.
         floor: the weakest plan that this hospital accepts.
@@ -46,6 +47,7 @@ class AgentConfig:
     connect_seconds: float = 5.0
     read_seconds: float = 30.0
     model_limit_bytes: int = 512 * 1024 * 1024
+    chunks_above_bytes: int = 4 * 1024 * 1024
     keep_models: int = 2
     log_file: str = ""
     floor: Floor = field(default_factory=Floor)
@@ -53,7 +55,8 @@ class AgentConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.poll_seconds <= 60:
             raise MalformedMessageError("poll_seconds lies between 0 and 60")
-        if min(self.connect_seconds, self.read_seconds) <= 0 or self.keep_models < 0 or self.model_limit_bytes < 1:
+        sizes = (self.keep_models, self.chunks_above_bytes, self.model_limit_bytes - 1)
+        if min(self.connect_seconds, self.read_seconds) <= 0 or min(sizes) < 0:
             raise MalformedMessageError("time limits and sizes of the configuration must be positive")
 
     @classmethod

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from controlplane.audit.services import record
 from rounds.models import ModelVersion, Partial, Round, Submission
+from rounds.services.uploads import sweep_orphaned_chunks
 from rounds.storage import delete_blob
 
 RECOMPUTATION_WINDOW: Final = timedelta(days=7)
@@ -58,4 +59,4 @@ def sweep_orphaned_blobs() -> int:
         if path.stat().st_mtime < before:
             path.unlink(missing_ok=True)
             removed += 1
-    return removed
+    return removed + sweep_orphaned_chunks(before)

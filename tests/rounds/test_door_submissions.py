@@ -1,17 +1,20 @@
 """Submissions at the door: what is taken, what is turned away before it is read, and what a refusal leaves behind."""
 
 import asyncio
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings as present
 from pytest_django import Settings
 
+from controlplane.asgi import application
 from controlplane.audit.models import AuditEntry
 from latticeward.crypto.signing import parse_signed_message
 from latticeward.messages import SubmissionReceipt
-from rounds import tasks
+from rounds import door, tasks
 from rounds.models import Participant, Round, Submission
 from rounds.services import coordination, intake
 from tests.rounds.cohort import Cohort, Hospital
@@ -252,6 +255,54 @@ def test_a_device_that_hangs_up_in_the_middle_leaves_nothing(line: Line, current
     assert (answer.status, answer.pieces_taken) == (0, 3)
     require_nothing_taken(current)  # and it is no refusal either
     assert Participant.objects.get(round=current, device=line.machine.device).state == "joined"
+    assert line.submit(current.id, envelope).status == 201
+
+
+async def receive_slowly(line: Line, current: Round, envelope: bytes, pieces: list[bytes]) -> Answer:
+    """Some pieces, and then a device that keeps the connection and says nothing."""
+    answer = Answer()
+    left = list(pieces)
+    headers = [("content-type", "application/octet-stream"), ("idempotency-key", digest_of(envelope))]
+    path = f"/api/v1/rounds/{current.id}/submissions"
+    lines = line.headers("POST", path, digest=hashlib.sha256(envelope).digest(), headers=headers)
+
+    async def receive() -> dict[str, object]:
+        if left:
+            return {"type": "http.request", "body": left.pop(0), "more_body": True}
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            answer.status = message["status"]
+            answer.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+        else:
+            answer.body += message["body"]
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in lines],
+    }
+    await application(scope, receive, send)
+    return answer
+
+
+@pytest.mark.parametrize("pieces", [0, 3])
+def test_a_body_that_stops_coming_is_ended_with_an_answer_and_leaves_nothing(
+    line: Line, current: Round, envelope: bytes, monkeypatch: pytest.MonkeyPatch, pieces: int
+) -> None:
+    monkeypatch.setattr(door, "BODY_SECONDS", 0.0)
+    monkeypatch.setattr(door, "SLOWEST_BYTES_PER_SECOND", 10**7)
+    answer = asyncio.run(receive_slowly(line, current, envelope, in_pieces(envelope, 1000)[:pieces]))
+    assert answer.refusal == (408, "request_too_slow")
+    assert answer.json["retryable"] is True
+    assert answer.headers["connection"] == "close"
+    require_nothing_taken(current, "request_too_slow")
+    monkeypatch.undo()
     assert line.submit(current.id, envelope).status == 201
 
 

@@ -105,6 +105,7 @@ class Command(BaseCommand):
             access_log=False,
             ws="websockets-sansio",
             timeout_graceful_shutdown=2,
+            limit_concurrency=settings.MAX_CONNECTIONS,
             server_header=False,
         )
         server = Server(config)

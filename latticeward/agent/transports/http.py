@@ -6,6 +6,7 @@ from typing import Any, Final, Self
 from latticeward import canonical
 from latticeward.agent.config import AgentConfig
 from latticeward.agent.interruption import Interruption
+from latticeward.agent.transports.chunked import submit_in_chunks
 from latticeward.agent.transports.http_client import ANSWER_LIMIT_BYTES, HttpClient
 from latticeward.agent.work import (
     Answer,
@@ -19,7 +20,8 @@ from latticeward.agent.work import (
 from latticeward.canonical import Fields
 from latticeward.device_keys import DeviceKeys
 from latticeward.enrolment import FinishProofs
-from latticeward.errors import PermanentTransportError
+from latticeward.errors import PermanentTransportError, TransientTransportError
+from latticeward.uploads import CHUNK_BYTES
 
 _API: Final = "/api/v1"
 _JSON: Final = {"Content-Type": "application/json"}
@@ -28,8 +30,10 @@ _JSON: Final = {"Content-Type": "application/json"}
 class HttpTransport:
     """The entry ``http`` of ``TRANSPORTS``."""
 
-    def __init__(self, client: HttpClient) -> None:
+    def __init__(self, client: HttpClient, *, chunks_above_bytes: int) -> None:
         self._client = client
+        self._chunks_above_bytes = chunks_above_bytes
+        self._broke: set[bytes] = set()
 
     @classmethod
     def make(cls, config: AgentConfig, server: str, keys: DeviceKeys, interruption: Interruption) -> Self:
@@ -38,7 +42,8 @@ class HttpTransport:
         Raises:
             PermanentTransportError: the address is not allowed.
         """
-        return cls(HttpClient(server, config=config, keys=keys, interruption=interruption))
+        client = HttpClient(server, config=config, keys=keys, interruption=interruption)
+        return cls(client, chunks_above_bytes=config.chunks_above_bytes)
 
     @property
     def authority(self) -> str:
@@ -92,10 +97,17 @@ class HttpTransport:
         self._post(f"{_API}/rounds/{round_id}/join", {}, signed=True)
 
     def submit(self, round_id: str, envelope: bytes, *, submission_digest: bytes) -> bytes:
+        if len(envelope) > self._chunks_above_bytes or submission_digest in self._broke:
+            return submit_in_chunks(self._client, round_id, envelope, submission_digest=submission_digest)
         headers = {"Content-Type": "application/octet-stream", "Idempotency-Key": submission_digest.hex()}
-        return self._client.request(
-            "POST", f"{_API}/rounds/{round_id}/submissions", body=envelope, headers=headers
-        ).body
+        try:
+            return self._client.request(
+                "POST", f"{_API}/rounds/{round_id}/submissions", body=envelope, headers=headers
+            ).body
+        except TransientTransportError:
+            if len(envelope) > CHUNK_BYTES:  # the next attempt need not begin from the first byte again
+                self._broke.add(submission_digest)
+            raise
 
     def submission(self, submission_id: str, *, wait_seconds: int) -> SubmissionOutcome:
         answer = self._client.request(
