@@ -7,89 +7,96 @@ can be cut out and used alone. A signature is good only if both halves are. Whic
 """
 
 import hashlib
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import mldsa
 
-from latticeward.crypto import classical_half
-from latticeward.crypto.points import require_sound_lattice
+from latticeward.crypto import classical_half, quantum_half
 from latticeward.crypto.secret_key import SecretKey, require_length, speakable
 from latticeward.crypto.suites import SignatureAlgorithm, in_benchmark_context
-from latticeward.errors import InvalidSignatureError, KeyUsageError, MalformedMessageError, UnsupportedSuiteError
+from latticeward.errors import InvalidSignatureError, KeyUsageError, UnsupportedSuiteError
 
 PREHASH_BYTES: Final = 64
 CONTEXT_LIMIT_BYTES: Final = 255
 _PREFIX: Final = b"CompositeAlgorithmSignatures2025"
-_LATTICE_SEED_BYTES: Final = 32
-_LatticePublic = mldsa.MLDSA65PublicKey | mldsa.MLDSA87PublicKey
-_LatticePrivate = mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey
-_LATTICE_PRIVATE: Final[Mapping[int, Callable[[bytes], _LatticePrivate]]] = {
-    65: mldsa.MLDSA65PrivateKey.from_seed_bytes,
-    87: mldsa.MLDSA87PrivateKey.from_seed_bytes,
-}
-_LATTICE_PUBLIC: Final[Mapping[int, Callable[[bytes], _LatticePublic]]] = {
-    65: mldsa.MLDSA65PublicKey.from_public_bytes,
-    87: mldsa.MLDSA87PublicKey.from_public_bytes,
-}
-_LATTICE_PUBLIC_BYTES: Final = {65: 1952, 87: 2592, None: 0}
-_LATTICE_SIGNATURE_BYTES: Final = {65: 3309, 87: 4627, None: 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompositeParameters:
-    """One algorithm: ``lattice`` is the ML-DSA set, ``classical`` the other half; None where a half is left out.
+    """One algorithm: ``quantum`` is the post-quantum half, ``classical`` the other; None where a half is left out.
 
-    Algorithms with one half work in ``benchmark_context`` only.
+    Algorithms with one half, and those that no draft registers (no ``oid``), work in ``benchmark_context`` only.
     """
 
     label: bytes
     oid: str
-    lattice: int | None
+    quantum: str | None
     classical: str | None
 
     @property
     def is_hybrid(self) -> bool:
         """Whether both halves are there."""
-        return self.lattice is not None and self.classical is not None
+        return self.quantum is not None and self.classical is not None
+
+    @property
+    def is_in_service(self) -> bool:
+        """Whether both halves are there and the draft registers the pair."""
+        return self.is_hybrid and bool(self.oid)
 
     @property
     def seed_bytes(self) -> int:
         """Length of the secret form: ML-DSA seed, then the classical secret key."""
-        return (_LATTICE_SEED_BYTES if self.lattice else 0) + classical_half.SECRET_BYTES[self.classical]
+        return quantum_half.SIZES[self.quantum].secret + classical_half.SECRET_BYTES[self.classical]
 
     @property
     def public_bytes(self) -> int:
         """Length of the public form: ML-DSA key, then the classical one."""
-        return _LATTICE_PUBLIC_BYTES[self.lattice] + classical_half.PUBLIC_BYTES[self.classical]
+        return quantum_half.SIZES[self.quantum].public + classical_half.PUBLIC_BYTES[self.classical]
 
     @property
     def signature_limit_bytes(self) -> int:
         """The longest signature."""
-        return _LATTICE_SIGNATURE_BYTES[self.lattice] + classical_half.SIGNATURE_LIMIT_BYTES[self.classical]
+        return quantum_half.SIZES[self.quantum].signature + classical_half.SIGNATURE_LIMIT_BYTES[self.classical]
 
 
 # The long labels of the draft's text; a label file in the draft's repository holds shorter ones, which do not verify.
 PARAMETERS: Final[Mapping[str, CompositeParameters]] = MappingProxyType(
     {
         SignatureAlgorithm.MLDSA65_ED25519: CompositeParameters(
-            label=b"COMPSIG-MLDSA65-Ed25519-SHA512", oid="1.3.6.1.5.5.7.6.48", lattice=65, classical="ed25519"
+            label=b"COMPSIG-MLDSA65-Ed25519-SHA512", oid="1.3.6.1.5.5.7.6.48", quantum="ml-dsa-65", classical="ed25519"
         ),
         SignatureAlgorithm.MLDSA65_P384: CompositeParameters(
-            label=b"COMPSIG-MLDSA65-ECDSA-P384-SHA512", oid="1.3.6.1.5.5.7.6.46", lattice=65, classical="p384"
+            label=b"COMPSIG-MLDSA65-ECDSA-P384-SHA512", oid="1.3.6.1.5.5.7.6.46", quantum="ml-dsa-65", classical="p384"
         ),
         SignatureAlgorithm.MLDSA87_P384: CompositeParameters(
-            label=b"COMPSIG-MLDSA87-ECDSA-P384-SHA512", oid="1.3.6.1.5.5.7.6.49", lattice=87, classical="p384"
+            label=b"COMPSIG-MLDSA87-ECDSA-P384-SHA512", oid="1.3.6.1.5.5.7.6.49", quantum="ml-dsa-87", classical="p384"
         ),
         SignatureAlgorithm.ED25519: CompositeParameters(
-            label=b"LATTICEWARD-BENCHMARK-Ed25519-SHA512", oid="", lattice=None, classical="ed25519"
+            label=b"LATTICEWARD-BENCHMARK-Ed25519-SHA512", oid="", quantum=None, classical="ed25519"
         ),
         SignatureAlgorithm.MLDSA65: CompositeParameters(
-            label=b"LATTICEWARD-BENCHMARK-MLDSA65-SHA512", oid="", lattice=65, classical=None
+            label=b"LATTICEWARD-BENCHMARK-MLDSA65-SHA512", oid="", quantum="ml-dsa-65", classical=None
+        ),
+        SignatureAlgorithm.FALCON512_ED25519: CompositeParameters(
+            label=b"LATTICEWARD-EXPERIMENT-Falcon512-Ed25519-SHA512",
+            oid="",
+            quantum="falcon-512",
+            classical="ed25519",
+        ),
+        SignatureAlgorithm.FALCON1024_P384: CompositeParameters(
+            label=b"LATTICEWARD-EXPERIMENT-Falcon1024-P384-SHA512",
+            oid="",
+            quantum="falcon-1024",
+            classical="p384",
+        ),
+        SignatureAlgorithm.SLHDSA128F_ED25519: CompositeParameters(
+            label=b"LATTICEWARD-EXPERIMENT-SLHDSA128f-Ed25519-SHA512",
+            oid="",
+            quantum="slh-dsa-sha2-128f",
+            classical="ed25519",
         ),
     }
 )
@@ -99,28 +106,29 @@ def composite_parameters(algorithm: str) -> CompositeParameters:
     """The row of an algorithm that may be used here and now.
 
     Raises:
-        UnsupportedSuiteError: unknown, or with one half only outside ``benchmark_context``.
+        UnsupportedSuiteError: unknown, or with one half only or experimental outside ``benchmark_context``.
     """
     row = PARAMETERS.get(algorithm)
     if row is None:
         raise UnsupportedSuiteError(f"no composite signature is called {str(algorithm)[:40]!r}")
-    if not row.is_hybrid and not in_benchmark_context():
-        raise UnsupportedSuiteError(f"{algorithm} has one half only and is for benchmarks")
+    if not row.is_in_service and not in_benchmark_context():
+        why = "is experimental" if row.is_hybrid else "has one half only"
+        raise UnsupportedSuiteError(f"{algorithm} {why} and is for benchmarks")
     return row
 
 
 class CompositeVerifyKey:
     """A composite public key. Made by ``from_raw`` or by a signing key."""
 
-    __slots__ = ("_algorithm", "_classical", "_key_id", "_lattice", "_raw")
+    __slots__ = ("_algorithm", "_classical", "_key_id", "_quantum", "_raw")
 
     def __init__(self, raw: bytes, algorithm: str) -> None:
         row = composite_parameters(algorithm)
         require_length(raw, row.public_bytes, f"a {algorithm} public key")
         self._raw, self._algorithm = bytes(raw), SignatureAlgorithm(algorithm)
         self._key_id = hashlib.sha256(self._algorithm.encode() + self._raw).digest()
-        cut = _LATTICE_PUBLIC_BYTES[row.lattice]
-        self._lattice = _load_lattice(row.lattice, self._raw[:cut])
+        cut = quantum_half.SIZES[row.quantum].public
+        self._quantum = quantum_half.load_public(row.quantum, self._raw[:cut])
         self._classical = classical_half.load_public(row.classical, self._raw[cut:])
 
     @classmethod
@@ -172,12 +180,11 @@ class CompositeVerifyKey:
         """
         row = composite_parameters(self._algorithm)
         representative = make_representative(row, prehash, context)
-        cut = _LATTICE_SIGNATURE_BYTES[row.lattice]
+        cut = quantum_half.SIZES[row.quantum].signature
         failed = len(signature) > row.signature_limit_bytes
         try:
-            if self._lattice is not None:
-                self._lattice.verify(bytes(signature[:cut]), representative, context=row.label)
-        except (InvalidSignature, ValueError):
+            quantum_half.verify(self._quantum, bytes(signature[:cut]), representative, label=row.label)
+        except InvalidSignature:
             failed = True
         try:
             classical_half.verify(self._classical, bytes(signature[cut:]), representative)
@@ -203,24 +210,23 @@ class CompositeSigningKey(SecretKey):
 
     KIND = "composite-signing"
 
-    __slots__ = ("_classical", "_lattice", "_verify_key")
+    __slots__ = ("_classical", "_quantum", "_verify_key")
 
     def __init__(self, seed: bytes, algorithm: str) -> None:
         row = composite_parameters(algorithm)
         require_length(seed, row.seed_bytes, f"a {algorithm} secret key")
         super().__init__(SignatureAlgorithm(algorithm), seed)
-        cut = _LATTICE_SEED_BYTES if row.lattice else 0
-        self._lattice = _LATTICE_PRIVATE[row.lattice](bytes(seed[:cut])) if row.lattice else None
+        cut = quantum_half.SIZES[row.quantum].secret
+        self._quantum = quantum_half.load_secret(row.quantum, bytes(seed[:cut]))
         self._classical = classical_half.load_secret(row.classical, bytes(seed[cut:]))
-        raw = self._lattice.public_key().public_bytes_raw() if self._lattice else b""
-        self._verify_key = CompositeVerifyKey(raw + classical_half.public_of(self._classical), algorithm)
+        raw = quantum_half.public_of(self._quantum) + classical_half.public_of(self._classical)
+        self._verify_key = CompositeVerifyKey(raw, algorithm)
 
     @classmethod
     def generate(cls, algorithm: str = SignatureAlgorithm.MLDSA65_ED25519) -> Self:
         """A fresh key from the operating system's randomness."""
         row = composite_parameters(algorithm)
-        seed = secrets.token_bytes(_LATTICE_SEED_BYTES) if row.lattice else b""
-        return cls(seed + classical_half.new_secret(row.classical), algorithm)
+        return cls(quantum_half.new_secret(row.quantum) + classical_half.new_secret(row.classical), algorithm)
 
     @classmethod
     def from_seed(cls, seed: bytes, algorithm: str = SignatureAlgorithm.MLDSA65_ED25519) -> Self:
@@ -253,8 +259,8 @@ class CompositeSigningKey(SecretKey):
         """
         row = composite_parameters(self._algorithm)
         representative = make_representative(row, prehash, context)
-        lattice = self._lattice.sign(representative, context=row.label) if self._lattice else b""
-        return lattice + classical_half.sign(self._classical, representative)
+        first = quantum_half.sign(self._quantum, representative, label=row.label)
+        return first + classical_half.sign(self._classical, representative)
 
 
 def make_representative(row: CompositeParameters, prehash: bytes, context: bytes) -> bytes:
@@ -262,13 +268,3 @@ def make_representative(row: CompositeParameters, prehash: bytes, context: bytes
     if len(prehash) != PREHASH_BYTES or len(context) > CONTEXT_LIMIT_BYTES:
         raise KeyUsageError("a composite signature takes a 64-byte digest and a context of at most 255 bytes")
     return _PREFIX + row.label + bytes([len(context)]) + context + prehash
-
-
-def _load_lattice(parameter_set: int | None, raw: bytes) -> _LatticePublic | None:
-    if parameter_set is None:
-        return None
-    require_sound_lattice(raw)
-    try:
-        return _LATTICE_PUBLIC[parameter_set](raw)
-    except ValueError as error:
-        raise MalformedMessageError("not an ML-DSA public key") from error

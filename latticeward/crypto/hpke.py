@@ -9,6 +9,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hpke
 
+from latticeward.crypto import inner_kem
 from latticeward.crypto.kem import DecapsulationKey, EncapsulationKey, kem_parameters
 from latticeward.crypto.suites import KdfAlgorithm, KemAlgorithm
 from latticeward.errors import DecryptionError, MessageTooLargeError
@@ -39,13 +40,17 @@ def hpke_seal(plaintext: bytes, *, key: EncapsulationKey, info: bytes) -> bytes:
         info: everything that the ciphertext must be bound to, at most 65,535 bytes.
 
     Returns:
-        Encapsulation and ciphertext in one: ``encapsulation_bytes`` of the KEM plus the plaintext plus 16.
+        Encapsulation and ciphertext in one, ``sealed_bytes`` long: for the KEMs in service ``encapsulation_bytes``, the
+        plaintext and 16.
 
     Raises:
         MessageTooLargeError: ``info`` is too long.
         UnsupportedSuiteError: a benchmark KEM outside ``benchmark_context``.
     """
-    return _suite(key.algorithm, info).encrypt(plaintext, key.native, info=info)
+    suite, row = _suite(key.algorithm, info), kem_parameters(key.algorithm)
+    if row.inner:
+        plaintext = inner_kem.wrap(plaintext, kem=row.inner, public_key=key.inner_raw, info=info)
+    return suite.encrypt(plaintext, key.native, info=info)
 
 
 def hpke_open(ciphertext: bytes, *, key: DecapsulationKey, info: bytes) -> bytes:
@@ -56,16 +61,23 @@ def hpke_open(ciphertext: bytes, *, key: DecapsulationKey, info: bytes) -> bytes
         MessageTooLargeError: ``info`` is too long.
         UnsupportedSuiteError: a benchmark KEM outside ``benchmark_context``.
     """
-    suite = _suite(key.algorithm, info)
+    suite, row = _suite(key.algorithm, info), kem_parameters(key.algorithm)
     try:
-        return suite.decrypt(ciphertext, key.native, info=info)
+        opened = suite.decrypt(ciphertext, key.native, info=info)
     except (InvalidTag, ValueError):
         raise DecryptionError("a sealed secret did not open") from None
+    if row.inner is None:
+        return opened
+    return inner_kem.unwrap(
+        opened, kem=row.inner, secret_key=key.inner_secret, ciphertext_bytes=row.inner_ciphertext_bytes, info=info
+    )
 
 
 def sealed_bytes(algorithm: str, plaintext_bytes: int) -> int:
     """Length of what ``hpke_seal`` returns."""
-    return kem_parameters(algorithm).encapsulation_bytes + plaintext_bytes + TAG_BYTES
+    row = kem_parameters(algorithm)
+    inner = row.inner_ciphertext_bytes + inner_kem.TAG_BYTES if row.inner else 0
+    return row.encapsulation_bytes + inner + plaintext_bytes + TAG_BYTES
 
 
 def _suite(algorithm: str, info: bytes) -> hpke.Suite:
@@ -74,6 +86,6 @@ def _suite(algorithm: str, info: bytes) -> hpke.Suite:
         raise MessageTooLargeError(f"HPKE info of {len(info)} bytes, at most {INFO_LIMIT_BYTES}")
     suite = _SUITES.get(algorithm)
     if suite is None:
-        suite = hpke.Suite(_KEMS[KemAlgorithm(algorithm)], _KDFS[row.kdf], hpke.AEAD.AES_256_GCM)
+        suite = hpke.Suite(_KEMS[row.outer or KemAlgorithm(algorithm)], _KDFS[row.kdf], hpke.AEAD.AES_256_GCM)
         _SUITES[algorithm] = suite
     return suite

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from latticeward.crypto import inner_kem
 from latticeward.crypto.points import require_sound_lattice, require_sound_x25519
 from latticeward.crypto.secret_key import SecretKey, require_length, speakable
 from latticeward.crypto.suites import KdfAlgorithm, KemAlgorithm, in_benchmark_context
@@ -34,12 +35,31 @@ NativePrivate = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KemParameters:
-    """One KEM: its KDF in HPKE, the length of its public key and of its encapsulation, and whether it is a hybrid."""
+    """One KEM: its KDF in HPKE, the length of its public key and of its encapsulation, and whether it is a hybrid.
+
+    An experimental KEM is ``outer`` for HPKE, and ``inner`` (a row of ``providers.EXPERIMENTAL``) around the secret
+    inside it. Its public and private forms are those of both, the outer one first; see ``inner_kem.py``.
+    """
 
     kdf: KdfAlgorithm
     public_bytes: int
     encapsulation_bytes: int
     is_hybrid: bool
+    outer: KemAlgorithm | None = None
+    inner: str | None = None
+    inner_public_bytes: int = 0
+    inner_secret_bytes: int = 0
+    inner_ciphertext_bytes: int = 0
+
+    @property
+    def is_in_service(self) -> bool:
+        """Whether it is a hybrid without experimental parts."""
+        return self.is_hybrid and self.inner is None
+
+    @property
+    def seed_bytes(self) -> int:
+        """Length of the secret form: 32, and the inner KEM's public and secret key where there is one."""
+        return SEED_BYTES + self.inner_public_bytes + self.inner_secret_bytes
 
 
 KEM_PARAMETERS: Final[Mapping[str, KemParameters]] = MappingProxyType(
@@ -56,6 +76,17 @@ KEM_PARAMETERS: Final[Mapping[str, KemParameters]] = MappingProxyType(
         KemAlgorithm.X25519: KemParameters(
             kdf=KdfAlgorithm.HKDF_SHA256, public_bytes=32, encapsulation_bytes=32, is_hybrid=False
         ),
+        KemAlgorithm.MLKEM768_X25519_HQC192: KemParameters(
+            kdf=KdfAlgorithm.HKDF_SHA256,
+            public_bytes=1216 + 4514,
+            encapsulation_bytes=1120,
+            is_hybrid=True,
+            outer=KemAlgorithm.MLKEM768_X25519,
+            inner="hqc-192",
+            inner_public_bytes=4514,
+            inner_secret_bytes=4602,
+            inner_ciphertext_bytes=8978,
+        ),
     }
 )
 
@@ -64,13 +95,14 @@ def kem_parameters(algorithm: str) -> KemParameters:
     """The row of a KEM that may be used here and now.
 
     Raises:
-        UnsupportedSuiteError: unknown, or with one half only outside ``benchmark_context``.
+        UnsupportedSuiteError: unknown, or with one half only or experimental outside ``benchmark_context``.
     """
     row = KEM_PARAMETERS.get(algorithm)
     if row is None:
         raise UnsupportedSuiteError(f"no KEM is called {str(algorithm)[:40]!r}")
-    if not row.is_hybrid and not in_benchmark_context():
-        raise UnsupportedSuiteError(f"{algorithm} has one half only and is for benchmarks")
+    if not row.is_in_service and not in_benchmark_context():
+        why = "is experimental" if row.is_hybrid else "has one half only"
+        raise UnsupportedSuiteError(f"{algorithm} {why} and is for benchmarks")
     return row
 
 
@@ -84,8 +116,9 @@ class EncapsulationKey:
         require_length(raw, row.public_bytes, f"a {algorithm} public key")
         self._raw, self._algorithm = bytes(raw), KemAlgorithm(algorithm)
         self._key_id = hashlib.sha256(self._algorithm.encode() + self._raw).digest()
+        cut = row.public_bytes - row.inner_public_bytes
         try:
-            self._native = _load_public(self._algorithm, self._raw)
+            self._native = _load_public(row.outer or self._algorithm, self._raw[:cut])
         except ValueError as error:
             raise MalformedMessageError(f"not a {algorithm} public key") from error
 
@@ -129,6 +162,12 @@ class EncapsulationKey:
         """The library's own object, for ``hpke.py``."""
         return self._native
 
+    @property
+    def inner_raw(self) -> bytes:
+        """The inner KEM's public key, for ``hpke.py``; empty where there is no inner KEM."""
+        row = KEM_PARAMETERS[self._algorithm]
+        return self._raw[row.public_bytes - row.inner_public_bytes :]
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, EncapsulationKey):
             return NotImplemented
@@ -149,23 +188,26 @@ class DecapsulationKey(SecretKey):
     __slots__ = ("_encapsulation_key", "_native")
 
     def __init__(self, seed: bytes, algorithm: str) -> None:
-        kem_parameters(algorithm)
-        require_length(seed, SEED_BYTES, f"a {algorithm} seed")
+        row = kem_parameters(algorithm)
+        require_length(seed, row.seed_bytes, f"a {algorithm} seed")
         super().__init__(KemAlgorithm(algorithm), seed)
-        self._native, raw = _expand(KemAlgorithm(algorithm), bytes(seed))
-        self._encapsulation_key = EncapsulationKey(raw, algorithm)
+        self._native, raw = _expand(row.outer or KemAlgorithm(algorithm), bytes(seed[:SEED_BYTES]))
+        inner = bytes(seed[SEED_BYTES : SEED_BYTES + row.inner_public_bytes])
+        self._encapsulation_key = EncapsulationKey(raw + inner, algorithm)
 
     @classmethod
     def generate(cls, algorithm: str = KemAlgorithm.MLKEM768_X25519) -> Self:
         """A fresh key from the operating system's randomness."""
-        return cls(secrets.token_bytes(SEED_BYTES), algorithm)
+        inner = kem_parameters(algorithm).inner
+        pair = b"".join(inner_kem.generate(inner)) if inner else b""
+        return cls(secrets.token_bytes(SEED_BYTES) + pair, algorithm)
 
     @classmethod
     def from_seed(cls, seed: bytes, algorithm: str = KemAlgorithm.MLKEM768_X25519) -> Self:
         """The key of a stored seed.
 
         Args:
-            seed: 32 bytes.
+            seed: 32 bytes; longer for an experimental KEM, see ``KemParameters``.
             algorithm: id from ``KemAlgorithm``; must be the one that the seed was made for.
 
         Raises:
@@ -184,6 +226,11 @@ class DecapsulationKey(SecretKey):
     def native(self) -> NativePrivate:
         """The library's own object, for ``hpke.py``."""
         return self._native
+
+    @property
+    def inner_secret(self) -> bytes:
+        """The inner KEM's secret key, for ``hpke.py``; empty where there is no inner KEM."""
+        return bytes(self._seed[SEED_BYTES + KEM_PARAMETERS[self._algorithm].inner_public_bytes :])
 
 
 def _load_public(algorithm: KemAlgorithm, raw: bytes) -> NativePublic:
@@ -207,6 +254,7 @@ def _load_public(algorithm: KemAlgorithm, raw: bytes) -> NativePublic:
         case KemAlgorithm.X25519:
             require_sound_x25519(raw)
             return x25519.X25519PublicKey.from_public_bytes(raw)
+    raise AssertionError(f"{algorithm} is no KEM of HPKE")
 
 
 def _expand(algorithm: KemAlgorithm, seed: bytes) -> tuple[NativePrivate, bytes]:
@@ -235,3 +283,4 @@ def _expand(algorithm: KemAlgorithm, seed: bytes) -> tuple[NativePrivate, bytes]
         case KemAlgorithm.X25519:
             key = x25519.X25519PrivateKey.from_private_bytes(seed)
             return key, key.public_key().public_bytes_raw()
+    raise AssertionError(f"{algorithm} is no KEM of HPKE")

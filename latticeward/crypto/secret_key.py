@@ -6,7 +6,7 @@ from latticeward import canonical
 from latticeward.canonical import Fields
 from latticeward.errors import KeyUsageError, MalformedMessageError
 
-KEY_FILE_LIMIT_BYTES: Final = 1024
+KEY_FILE_LIMIT_BYTES: Final = 16_384
 
 
 class SecretKey:

@@ -19,7 +19,7 @@ from latticeward.crypto.hpke import hpke_open, hpke_seal, sealed_bytes
 from latticeward.crypto.kem import DecapsulationKey, EncapsulationKey
 from latticeward.errors import DecryptionError, KeyUsageError
 
-STANZA_LIMIT_BYTES: Final = 2_048
+_FRAME_BYTES: Final = 64  # more than key id, field names and CBOR heads take
 _LABEL: Final = "latticeward/stanza/v1"
 
 
@@ -91,8 +91,8 @@ def parse_stanza(raw: bytes, *, header: EnvelopeHeader) -> Stanza:
     Raises:
         MalformedMessageError, MessageTooLargeError: not a stanza of the header's suite.
     """
-    fields = Fields(canonical.decode(raw, limit_bytes=STANZA_LIMIT_BYTES), "stanza")
     length = sealed_bytes(header.suite_row.kem, CONTENT_KEY_BYTES)
+    fields = Fields(canonical.decode(raw, limit_bytes=length + _FRAME_BYTES), "stanza")
     stanza = Stanza(key_id=fields.bytes("key_id", 32), sealed=fields.bytes("sealed", length), raw=raw)
     fields.end()
     return stanza

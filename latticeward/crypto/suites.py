@@ -2,9 +2,9 @@
 
 A suite is chosen whole. Parts are never mixed by a message, because a receiver that lets a message choose its parts
 lets an attacker choose the weakest. To add a suite is to add a row to ``_ROWS``; a new part is a member here and a row
-in the table of its own file (``kem.py``, ``composite.py``, ``body.py``). Algorithms of optional providers are listed in
-``providers.py`` and are part of no suite. Keys and bytes do not live here, and this file imports no cryptography, so
-that a page or a check can read the table cheaply.
+in the table of its own file (``kem.py``, ``composite.py``, ``body.py``). Suites with parts of optional providers
+(``providers.py``) are experimental and never in service. Keys and bytes do not live here, and this file imports no
+cryptography, so that a page or a check can read the table cheaply.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +26,7 @@ class KemAlgorithm(StrEnum):
     MLKEM1024_P384 = "mlkem1024-p384"
     X25519 = "x25519"
     MLKEM768 = "mlkem768"
+    MLKEM768_X25519_HQC192 = "mlkem768-x25519+hqc-192"  # experimental: a second KEM inside the first
 
 
 class KdfAlgorithm(StrEnum):
@@ -46,6 +47,9 @@ class SignatureAlgorithm(StrEnum):
     MLDSA87_P384 = "mldsa87-p384"
     ED25519 = "ed25519"
     MLDSA65 = "mldsa65"
+    FALCON512_ED25519 = "falcon512-ed25519"  # experimental, as the next two
+    FALCON1024_P384 = "falcon1024-p384"
+    SLHDSA128F_ED25519 = "slhdsa128f-ed25519"
 
 
 class SuiteStatus(StrEnum):
@@ -56,11 +60,13 @@ class SuiteStatus(StrEnum):
     RETIRED = "retired"  # opens and verifies what was made before; makes nothing
     FORBIDDEN = "forbidden"  # does nothing at all
     BENCHMARK = "benchmark"  # makes and opens inside ``benchmark_context`` only
+    EXPERIMENTAL = "experimental"  # the same, and needs an optional provider
 
 
 DigestName = Literal["sha256", "sha512"]
 
 MAKEABLE: Final = frozenset({SuiteStatus.PREFERRED, SuiteStatus.ACCEPTED})
+OUT_OF_SERVICE: Final = frozenset({SuiteStatus.BENCHMARK, SuiteStatus.EXPERIMENTAL})
 _in_benchmark: ContextVar[bool] = ContextVar("latticeward_benchmark", default=False)
 
 
@@ -97,6 +103,8 @@ class Suite:
         strength: order for floors; a suite below the floor's strength is refused.
         status: see ``SuiteStatus``.
         introduced, retired: first day of use, and first day of no new use.
+        experimental: parts that optional providers bring, by their ids in ``providers.EXPERIMENTAL``; see
+            ``providers.suite_state`` for whether they are installed.
         note: one sentence for the documentation.
     """
 
@@ -114,6 +122,7 @@ class Suite:
     status: SuiteStatus
     introduced: date
     retired: date | None = None
+    experimental: tuple[str, ...] = ()
     note: str
 
     def require_makeable(self) -> None:
@@ -122,7 +131,7 @@ class Suite:
         Raises:
             UnsupportedSuiteError: retired, forbidden, or for benchmarks and this is not one.
         """
-        if self.status in MAKEABLE or (self.status is SuiteStatus.BENCHMARK and in_benchmark_context()):
+        if self.status in MAKEABLE or (self.status in OUT_OF_SERVICE and in_benchmark_context()):
             return
         raise UnsupportedSuiteError(f"the suite {self.id} is {self.status} and makes nothing new")
 
@@ -216,6 +225,74 @@ _ROWS: Final = (
         status=SuiteStatus.BENCHMARK,
         introduced=date(2026, 11, 1),
         note="The base line of the overhead figures, and the far end of migration tests; never in service.",
+    ),
+    Suite(
+        id="experimental-falcon",
+        wire_id=0xC1,
+        title="Experiment: Falcon-512",
+        kem=KemAlgorithm.MLKEM768_X25519,
+        kdf=KdfAlgorithm.HKDF_SHA256,
+        body=BodyAlgorithm.COBBLESTONE_256,
+        body_digest="sha256",
+        signature=SignatureAlgorithm.FALCON512_ED25519,
+        nist_category=1,
+        classical_bits=128,
+        strength=5,
+        status=SuiteStatus.EXPERIMENTAL,
+        introduced=date(2026, 11, 21),
+        experimental=("falcon-512",),
+        note="A fifth of the default's signature bytes; FN-DSA's standard is not final.",
+    ),
+    Suite(
+        id="experimental-falcon-high",
+        wire_id=0xC2,
+        title="Experiment: Falcon-1024",
+        kem=KemAlgorithm.MLKEM1024_P384,
+        kdf=KdfAlgorithm.HKDF_SHA384,
+        body=BodyAlgorithm.COBBLESTONE_256,
+        body_digest="sha512",
+        signature=SignatureAlgorithm.FALCON1024_P384,
+        nist_category=5,
+        classical_bits=192,
+        strength=5,
+        status=SuiteStatus.EXPERIMENTAL,
+        introduced=date(2026, 11, 21),
+        experimental=("falcon-1024",),
+        note="The suite `high` with Falcon-1024 in the place of ML-DSA-87.",
+    ),
+    Suite(
+        id="experimental-hash",
+        wire_id=0xC3,
+        title="Experiment: hash-based signatures",
+        kem=KemAlgorithm.MLKEM768_X25519,
+        kdf=KdfAlgorithm.HKDF_SHA256,
+        body=BodyAlgorithm.COBBLESTONE_256,
+        body_digest="sha256",
+        signature=SignatureAlgorithm.SLHDSA128F_ED25519,
+        nist_category=1,
+        classical_bits=128,
+        strength=5,
+        status=SuiteStatus.EXPERIMENTAL,
+        introduced=date(2026, 11, 21),
+        experimental=("slh-dsa-sha2-128f",),
+        note="SLH-DSA (FIPS 205): no lattice in the signature, at five times the bytes.",
+    ),
+    Suite(
+        id="experimental-hqc",
+        wire_id=0xC4,
+        title="Experiment: a code-based KEM inside",
+        kem=KemAlgorithm.MLKEM768_X25519_HQC192,
+        kdf=KdfAlgorithm.HKDF_SHA256,
+        body=BodyAlgorithm.COBBLESTONE_256,
+        body_digest="sha256",
+        signature=SignatureAlgorithm.MLDSA65_ED25519,
+        nist_category=3,
+        classical_bits=128,
+        strength=5,
+        status=SuiteStatus.EXPERIMENTAL,
+        introduced=date(2026, 11, 21),
+        experimental=("hqc-192",),
+        note="Content keys stay sealed while the lattice, the curve or the code holds; HQC's standard is not final.",
     ),
 )
 

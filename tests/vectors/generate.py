@@ -25,7 +25,7 @@ from latticeward.crypto.keys import (
     DecapsulationKey,
 )
 from latticeward.crypto.signing import Purpose, sign, sign_message
-from latticeward.crypto.suites import SUITES, BodyAlgorithm, KemAlgorithm, SignatureAlgorithm, SuiteStatus
+from latticeward.crypto.suites import OUT_OF_SERVICE, SUITES, BodyAlgorithm, KemAlgorithm, SignatureAlgorithm
 from latticeward.crypto.wrapping import derive_key, wrap_secret
 
 HERE = Path(__file__).parent
@@ -166,7 +166,7 @@ def make_bodies() -> Any:
 def make_envelopes() -> Any:
     rows = []
     for suite in SUITES.values():
-        if suite.status is SuiteStatus.BENCHMARK:
+        if suite.status in OUT_OF_SERVICE:
             continue
         signing_key = CompositeSigningKey.from_seed(signature_seed(suite.signature), suite.signature)
         recipient = DecapsulationKey.from_seed(KEY, suite.kem)

@@ -10,6 +10,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from latticeward.crypto.conformance import run_conformance
+from latticeward.crypto.providers import suite_state
+from latticeward.crypto.suites import SUITES
 
 
 class Command(BaseCommand):
@@ -35,5 +37,9 @@ class Command(BaseCommand):
                 ran = f"{row.passed} of {row.cases} passed"
                 result = f"skipped: {row.skipped}" if row.skipped else ran
                 self.stdout.write(f"{row.name:<{width}}  {row.source:<22}  {result}")
+            self.stdout.write("\nSuites")
+            for suite in SUITES.values():
+                strength = f"NIST category {suite.nist_category}"
+                self.stdout.write(f"{suite.id:<{width}}  {strength:<22}  {suite_state(suite)}")
         if failed := sum(row.failed for row in rows):
             raise CommandError(f"{failed} cases failed: do not run this build.")
