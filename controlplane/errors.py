@@ -40,6 +40,7 @@ PROBLEMS: Final[Mapping[type[domain.LatticewardError], tuple[int, str]]] = {
     domain.ClaimRefusedError: (403, "The claim code was not accepted. Ask for a new one."),
     domain.NotAuthenticatedError: (401, "The request is not signed by an enrolled device, and nobody is signed in."),
     domain.NotPermittedError: (403, "You may not do this."),
+    domain.SecondPersonError: (403, "Two people decide this: another person than the one who proposed it."),
     domain.TooManyRequestsError: (429, "Too many of these are open already. Wait for one to end."),
     domain.RecomputationError: (409, "The round does not follow from the updates that it says it counted."),
     domain.LedgerError: (409, "The ledger could not be verified."),
@@ -51,6 +52,7 @@ PROBLEMS: Final[Mapping[type[domain.LatticewardError], tuple[int, str]]] = {
     domain.StateError: (409, "This is not possible in the present state."),
     domain.InvalidTransitionError: (409, "This is not possible in the present state."),
     domain.KeyUsageError: (409, "The key may not be used for this."),
+    domain.ModelUnusableError: (409, "The model version is not in a state that allows this."),
     domain.StaleStateError: (409, "Somebody else changed this first. Look again and repeat."),
     domain.NotFoundError: (404, "There is no such thing here, or you may not see it."),
     domain.UnknownDeviceClassError: (422, "The federation has no such device class. Name one that it has."),
@@ -76,6 +78,7 @@ _SPEAKING: Final = (
     domain.ClockSkewError,
     domain.IncompatiblePlanError,
     domain.InvalidValueError,
+    domain.ModelUnusableError,
     domain.UnknownDeviceClassError,
 )
 

@@ -17,6 +17,7 @@ from frontend.views import sign_in as sign_in_pages
 from frontend.views import trainings as training_pages
 from keys import views as keys
 from rounds import views as rounds
+from rounds.registry import views as registry
 
 
 def health(request: HttpRequest) -> HttpResponse:
@@ -51,7 +52,16 @@ urlpatterns = [
     path("api/v1/trainings/<uuid:id>/comparison", rounds.TrainingComparisonView.as_view()),
     path("api/v1/rounds", rounds.RoundsView.as_view()),
     path("api/v1/rounds/<uuid:id>", rounds.RoundView.as_view()),
-    path("api/v1/models", rounds.ModelsView.as_view()),
+    path("api/v1/models", registry.ModelsView.as_view()),
+    path("api/v1/models/<uuid:id>", registry.ModelView.as_view()),
+    path("api/v1/models/<uuid:id>/lineage", registry.ModelLineageView.as_view()),
+    path("api/v1/models/<uuid:id>/retire", registry.ModelRetireView.as_view()),
+    path("api/v1/models/<uuid:id>/revoke", registry.ModelRevokeView.as_view()),
+    path("api/v1/aliases", registry.AliasesView.as_view()),
+    path("api/v1/alias-moves", registry.AliasMovesView.as_view()),
+    path("api/v1/alias-moves/<uuid:id>/confirm", registry.AliasMoveConfirmView.as_view()),
+    path("api/v1/alias-moves/<uuid:id>/decline", registry.AliasMoveDeclineView.as_view()),
+    path("api/v1/alias-moves/<uuid:id>/withdraw", registry.AliasMoveWithdrawView.as_view()),
     path("api/v1/ledger", audit.LedgerView.as_view()),
     path("api/v1/schema", SpectacularAPIView.as_view()),
     # people

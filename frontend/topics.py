@@ -16,7 +16,7 @@ from latticeward.errors import MalformedMessageError
 
 TOPICS_LIMIT: Final = 32
 # What rounds and trainings tell holds no key material; everything else is for those who may see keys and devices.
-_CLINICIANS_HEAR: Final = frozenset({"training", "round", "participant", "update", "submission", "model"})
+_CLINICIANS_HEAR: Final = frozenset({"training", "round", "participant", "update", "submission", "model", "alias"})
 
 
 def may_hear(roles: frozenset[Role], event_type: str) -> bool:

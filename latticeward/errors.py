@@ -99,6 +99,12 @@ class NotPermittedError(VerificationError):
     code = "not_permitted"
 
 
+class SecondPersonError(NotPermittedError):
+    """The decision belongs to another person than the one who proposed it."""
+
+    code = "second_person_needed"
+
+
 class RecomputationError(VerificationError):
     """A published round does not follow from the envelopes that it says it counted."""
 
@@ -154,6 +160,12 @@ class KeyUsageError(StateError):
     """The key's kind, state or time does not allow this use."""
 
     code = "key_usage"
+
+
+class ModelUnusableError(StateError):
+    """The model version is not published, or was retired or revoked; the message says which."""
+
+    code = "model_unusable"
 
 
 class StaleStateError(StateError):

@@ -1,4 +1,4 @@
-"""The state machines of training, round, participant, device and key, as tables.
+"""The state machines of training, round, participant, device, key and model registry, as tables.
 
 Theory of operation. A state column is never assigned; it is moved by an *event*. Each machine is a tuple of rows
 (source, event, target, audit event); ``next_state`` is the only reader of the rows, and on the server
@@ -85,6 +85,34 @@ class KeyState(StrEnum):
         return self in (KeyState.ACTIVE, KeyState.DEACTIVATED, KeyState.SUSPENDED)
 
 
+class ModelState(StrEnum):
+    """The standing of a published model version; only ``available`` may be aliased or started from."""
+
+    AVAILABLE = "available"
+    RETIRED = "retired"
+    REVOKED = "revoked"
+
+
+class AliasMoveState(StrEnum):
+    """A proposal to point an alias at a model version: one person makes it, another decides."""
+
+    PROPOSED = "proposed"
+    CONFIRMED = "confirmed"
+    DECLINED = "declined"
+    WITHDRAWN = "withdrawn"
+    EXPIRED = "expired"
+
+
+class ModelExportState(StrEnum):
+    """A file of a model's weights, made for one person to fetch once."""
+
+    REQUESTED = "requested"
+    READY = "ready"
+    TAKEN = "taken"
+    EXPIRED = "expired"
+    FAILED = "failed"
+
+
 @dataclass(frozen=True, slots=True)
 class Transition:
     """One row: ``event`` moves ``source`` to ``target`` and is audited as ``audit_event``."""
@@ -116,6 +144,7 @@ def _rows(sources: tuple[StrEnum, ...], event: str, target: StrEnum, audit: str,
 
 
 _T, _R, _P, _D, _K = TrainingState, RoundState, ParticipantState, DeviceState, KeyState
+_M, _A, _E = ModelState, AliasMoveState, ModelExportState
 
 TRAINING: Final = Machine(
     "training",
@@ -125,9 +154,7 @@ TRAINING: Final = Machine(
         *_rows((_T.DRAFT,), "submit", _T.SIGNING, "training.submitted", "operator, open_training"),
         *_rows((_T.SIGNING,), "start", _T.RUNNING, "training.started", "authority worker: plan signed"),
         *_rows((_T.RUNNING,), "complete", _T.COMPLETED, "training.completed", "worker: stop rule met"),
-        *_rows(
-            (_T.DRAFT, _T.SIGNING, _T.RUNNING), "stop", _T.STOPPED, "training.stopped", "operator, stop_training"
-        ),
+        *_rows((_T.DRAFT, _T.SIGNING, _T.RUNNING), "stop", _T.STOPPED, "training.stopped", "operator, stop_training"),
         *_rows(
             (_T.SIGNING, _T.RUNNING),
             "fail",
@@ -256,7 +283,55 @@ KEY: Final = Machine(
     ),
 )
 
-MACHINES: Final = (TRAINING, ROUND, PARTICIPANT, DEVICE, KEY)
+MODEL: Final = Machine(
+    "model",
+    ModelState,
+    _M.AVAILABLE,
+    (
+        *_rows((_M.AVAILABLE,), "retire", _M.RETIRED, "model.retired", "operator, retire_model: superseded"),
+        *_rows(
+            (_M.AVAILABLE, _M.RETIRED),
+            "revoke",
+            _M.REVOKED,
+            "model.revoked",
+            "operator or compliance, revoke_model: must not be used",
+        ),
+    ),
+)
+
+ALIAS_MOVE: Final = Machine(
+    "alias_move",
+    AliasMoveState,
+    _A.PROPOSED,
+    (
+        *_rows((_A.PROPOSED,), "confirm", _A.CONFIRMED, "alias.moved", "another operator or compliance officer"),
+        *_rows(
+            (_A.PROPOSED,),
+            "decline",
+            _A.DECLINED,
+            "alias.declined",
+            "another operator or compliance officer, or the version lost its standing",
+        ),
+        *_rows((_A.PROPOSED,), "withdraw", _A.WITHDRAWN, "alias.withdrawn", "operator, who proposed it"),
+        *_rows((_A.PROPOSED,), "expire", _A.EXPIRED, "alias.expired", "worker: nobody decided in time"),
+    ),
+)
+
+MODEL_EXPORT: Final = Machine(
+    "model_export",
+    ModelExportState,
+    _E.REQUESTED,
+    (
+        *_rows(
+            (_E.REQUESTED,), "make", _E.READY, "model_export.made", "aggregation worker: sealed, waits to be fetched"
+        ),
+        *_rows((_E.READY,), "take", _E.TAKEN, "model_export.taken", "operator, who asked for it, once"),
+        *_rows((_E.REQUESTED, _E.READY), "expire", _E.EXPIRED, "model_export.expired", "worker, at the due time"),
+        *_rows((_E.REQUESTED,), "fail", _E.FAILED, "model_export.failed", "aggregation worker, with code"),
+    ),
+)
+
+MACHINES: Final = (TRAINING, ROUND, PARTICIPANT, DEVICE, KEY, MODEL, ALIAS_MOVE, MODEL_EXPORT)
 
 
 def next_state(machine: Machine, source: str, event: str) -> Transition:

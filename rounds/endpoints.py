@@ -192,6 +192,11 @@ async def model_body(call: Call) -> Reply:
     return Reply(200, raw, "application/octet-stream")
 
 
+async def aliases(call: Call) -> Reply:
+    """What people call which version; told, not signed: a device believes weights by their manifest alone."""
+    return Reply.json({"aliases": await in_thread(selectors.aliases_for, call.device)})
+
+
 async def record(call: Call) -> Reply:
     raw = await in_thread(selectors.record_for, UUID(call.id), call.device)
     if raw is None:
@@ -209,6 +214,7 @@ ROUTES: Final[list[Entry]] = [
     path("GET", "/api/v1/rounds/<id>/record", record),
     path("GET", "/api/v1/submissions/<id>", outcome),
     path("GET", "/api/v1/submissions/<id>/proof", proof),
+    path("GET", "/api/v1/work/aliases", aliases),
     path("GET", "/api/v1/models/<id>/manifest", manifest),
     path("GET", "/api/v1/models/<id>/body", model_body),
 ]

@@ -9,7 +9,7 @@ import uuid
 from django.db import models
 
 from devices.models import Device, Federation
-from latticeward.lifecycle import ParticipantState, RoundState, TrainingState
+from latticeward.lifecycle import AliasMoveState, ModelState, ParticipantState, RoundState, TrainingState
 from latticeward.plan import RoundPlan
 
 
@@ -58,6 +58,7 @@ class ModelVersion(models.Model):
     body_bytes = models.BigIntegerField()
     wrapped_content_key = models.BinaryField()
     optimiser_blob = models.TextField(blank=True, help_text="sealed state of the server optimiser")
+    state = models.TextField(default=ModelState.AVAILABLE)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -189,3 +190,48 @@ class Contribution(models.Model):
 
     submission = models.OneToOneField(Submission, on_delete=models.CASCADE, related_name="contribution")
     partial = models.ForeignKey(Partial, on_delete=models.CASCADE, related_name="contributions")
+
+
+class ModelAlias(models.Model):
+    """A name by which people and tools speak of one version of a job's models, such as ``production``."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    federation = models.ForeignKey(Federation, on_delete=models.PROTECT, related_name="aliases")
+    job = models.TextField()
+    name = models.SlugField(max_length=40)
+    model = models.ForeignKey(ModelVersion, null=True, on_delete=models.PROTECT, related_name="aliases")
+    moved_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["job", "name"]
+        constraints = [models.UniqueConstraint(fields=["federation", "job", "name"], name="one_alias_a_name_and_job")]
+
+
+class AliasMove(models.Model):
+    """A proposal to point an alias at a version; the rows of an alias are its history."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    alias = models.ForeignKey(ModelAlias, on_delete=models.PROTECT, related_name="moves")
+    state = models.TextField(default=AliasMoveState.PROPOSED)
+    target = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
+    before = models.ForeignKey(ModelVersion, null=True, on_delete=models.PROTECT, related_name="+")
+    is_rollback = models.BooleanField(help_text="the target is older than what the alias pointed at")
+    reason = models.TextField()
+    proposed_by = models.TextField()
+    proposed_at = models.DateTimeField()
+    due_at = models.DateTimeField()
+    decided_by = models.TextField(blank=True)
+    decided_at = models.DateTimeField(null=True)
+    decision = models.TextField(blank=True, help_text="why it was declined or withdrawn")
+
+    class Meta:
+        ordering = ["-proposed_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["alias"], condition=models.Q(state=AliasMoveState.PROPOSED), name="one_open_move_an_alias"
+            ),
+            models.CheckConstraint(
+                condition=~models.Q(state=AliasMoveState.CONFIRMED) | ~models.Q(decided_by=models.F("proposed_by")),
+                name="a_move_takes_two_people",
+            ),
+        ]

@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+from django.db.models import QuerySet
+
 from controlplane.audit.models import AuditEntry
 from devices.models import Device
 from latticeward.errors import NotFoundError
-from latticeward.lifecycle import ROUND, ParticipantState, RoundState
-from rounds.models import ModelStanza, ModelVersion, Participant, Round, Submission, Training
+from latticeward.lifecycle import ROUND, ModelState, ParticipantState, RoundState
+from rounds.models import ModelAlias, ModelStanza, Participant, Round, Submission, Training
 
 _RECENT_ROUNDS: Final = 3
 _IN: Final = "in"
@@ -79,7 +81,7 @@ def work_for(device: Device) -> dict[str, Any]:
 def _newest_models(device: Device) -> list[tuple[UUID, UUID, int, bytes]]:
     """The newest published model of each of the last trainings that this device holds a stanza for."""
     sealed = (
-        ModelStanza.objects.filter(device=device, model__signed_manifest__isnull=False)
+        _handed_out(device)
         .order_by("-model__created_at")
         .values_list("model_id", "model__training_id", "model__number", "model__weights_digest")[:5]
     )
@@ -138,21 +140,36 @@ def receipt_entry_of(submission_id: UUID, device: Device) -> UUID | None:
 
 def manifest_for(model_id: UUID, device: Device) -> tuple[bytes, bytes] | None:
     """Signed manifest of a model and this device's stanza."""
-    row = (
-        ModelStanza.objects.filter(model_id=model_id, device=device, model__signed_manifest__isnull=False)
-        .values_list("model__signed_manifest", "stanza")
-        .first()
-    )
+    row = _handed_out(device).filter(model_id=model_id).values_list("model__signed_manifest", "stanza").first()
     return (bytes(row[0]), bytes(row[1])) if row and row[0] else None
 
 
 def model_blob_for(model_id: UUID, device: Device) -> str | None:
     """The name of a model's sealed body, for a device that holds a stanza for it."""
-    return (
-        ModelVersion.objects.filter(pk=model_id, stanzas__device=device, signed_manifest__isnull=False)
-        .values_list("body_blob", flat=True)
-        .first()
-    )
+    return _handed_out(device).filter(model_id=model_id).values_list("model__body_blob", flat=True).first()
+
+
+def _handed_out(device: Device) -> QuerySet[ModelStanza]:
+    """What this device may fetch: published, sealed to it, and not revoked."""
+    rows = ModelStanza.objects.filter(device=device, model__signed_manifest__isnull=False)
+    return rows.exclude(model__state=ModelState.REVOKED)
+
+
+def aliases_for(device: Device) -> list[dict[str, Any]]:
+    """The aliases of the device's federation that point at a version now, by job and name."""
+    rows = ModelAlias.objects.filter(federation=device.site.federation_id, model__isnull=False)
+    names = ("name", "job", "model_id", "model__number", "model__weights_digest", "moved_at")
+    return [
+        {
+            "alias": name,
+            "job": job,
+            "model": str(model_id),
+            "number": number,
+            "weights_digest": bytes(digest).hex(),
+            "moved_at": moved_at.isoformat().replace("+00:00", "Z"),
+        }
+        for name, job, model_id, number, digest, moved_at in rows.values_list(*names)
+    ]
 
 
 def record_for(round_id: UUID, device: Device) -> bytes | None:

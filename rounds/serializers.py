@@ -1,4 +1,4 @@
-"""Trainings, rounds and models as JSON for operators' tools; and what an operator may ask for."""
+"""Trainings and rounds as JSON for operators' tools; and what an operator may ask for."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from rest_framework import serializers
 
 from latticeward.jobs import JOB_SPECS
 from latticeward.lifecycle import ParticipantState, RoundState
-from rounds.models import ModelVersion, Round, Training
+from rounds.models import Round, Training
 from rounds.selectors import metric_by_round, seconds_of
 
 
@@ -93,16 +93,4 @@ def round_as_json(current: Round) -> dict[str, Any]:
         "closed_at": current.closed_at,
         "published_at": current.published_at,
         **seconds_of(current),
-    }
-
-
-def model_as_json(model: ModelVersion) -> dict[str, Any]:
-    """One model version."""
-    return {
-        "id": str(model.id),
-        "training": str(model.training_id),
-        "number": model.number,
-        "weights_digest": bytes(model.weights_digest).hex(),
-        "body_bytes": model.body_bytes,
-        "created_at": model.created_at,
     }

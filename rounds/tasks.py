@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from latticeward.lifecycle import ParticipantState, RoundState, TrainingState
 from rounds.models import Round, Submission, Training
-from rounds.services import aggregation, coordination, intake, publication, retention, trainings, uploads
+from rounds.services import aggregation, aliases, coordination, intake, publication, retention, trainings, uploads
 
 
 @shared_task(queue="intake", acks_late=True)
@@ -67,6 +67,7 @@ def sweep() -> None:
         advance_training.delay(str(training_id))  # fails it when nobody has signed in time
     for training_id in Training.objects.filter(state=TrainingState.RUNNING).values_list("id", flat=True):
         advance_training.delay(str(training_id))
+    aliases.expire_moves()
     # What is younger than this is most likely under way.
     before = timezone.now() - timedelta(seconds=3)
     waiting = Submission.objects.filter(

@@ -20,12 +20,11 @@ from latticeward.jobs import JOB_SPECS
 from latticeward.plan import RoundPlan, StageSeconds
 from latticeward.updates.metrics import METRICS
 from rounds import tasks
-from rounds.models import ModelVersion, Round, Training
+from rounds.models import Round, Training
 from rounds.serializers import (
     ComparisonReport,
     StopRequest,
     TrainingRequest,
-    model_as_json,
     round_as_json,
     training_as_json,
 )
@@ -152,10 +151,3 @@ class RoundView(_View):
         if (row := found.first()) is None:
             raise NotFoundError(f"round {id}")
         return Response(round_as_json(row))
-
-
-class ModelsView(_View):
-    @extend_schema(responses=OpenApiTypes.OBJECT)
-    def get(self, request: Request) -> Response:
-        rows = ModelVersion.objects.filter(signed_manifest__isnull=False).order_by("-created_at")[:200]
-        return Response({"results": [model_as_json(row) for row in rows]})

@@ -36,9 +36,9 @@ federation, site, device, agent, authority, door,
 enrolment, claim code, certificate, key statement, trust anchor, trust statement, trust store, purpose, epoch, revoke,
 suspend, training, round, plan, cohort, participant, assignment, example, update, tensor layout, clip norm, encode,
 protection, view, mask, submission, receipt, submission receipt, quorum, k-minimum, straggler, dropped, accumulate,
-finalize, partial, aggregate, noise multiplier, privacy budget, evaluation round, model version, manifest, round record,
-floor, envelope, stanza, suite, encapsulation key, signing key, vault, inventory, audit entry, ledger, checkpoint,
-inclusion proof, consistency proof, feed
+finalize, partial, aggregate, noise multiplier, privacy budget, evaluation round, model version, alias, manifest,
+round record, floor, envelope, stanza, suite, encapsulation key, signing key, vault, inventory, audit entry, ledger,
+checkpoint, inclusion proof, consistency proof, feed
 """
 _NAMED_PATH = re.compile(
     r"`((?:bench|controlplane|devices|docs|frontend|keys|latticeward|rounds|tests)/[\w./-]+?(?:/|\.\w+))`"

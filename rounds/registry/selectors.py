@@ -1,0 +1,222 @@
+"""Reads of the model registry: versions with what is known of them, their ancestors, and aliases with their history."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from django.db.models import Count, F, Q, QuerySet
+
+from controlplane.audit.models import AuditEntry
+from devices.models import Federation
+from latticeward.errors import NotFoundError
+from latticeward.lifecycle import AliasMoveState, ModelState, ParticipantState, RoundState
+from latticeward.plan import RoundPlan
+from rounds.models import AliasMove, ModelAlias, ModelVersion, Participant, Round, Training
+
+ANCESTORS_LIMIT: Final = 200
+# Sealed bytes, keys and signed bytes are large, and no list shows them.
+UNLISTED: Final = ("manifest", "header", "wrapped_content_key", "training__plan", "training__signed_plan")
+
+
+def published_models() -> QuerySet[ModelVersion]:
+    """Every published version, the newest first, with its training and aliases; two queries."""
+    rows = ModelVersion.objects.filter(signed_manifest__isnull=False).select_related("training").defer(*UNLISTED)
+    return rows.defer("signed_manifest").prefetch_related("aliases").order_by("-created_at")
+
+
+def published_model(model_id: UUID) -> ModelVersion:
+    """One published version with its training and federation.
+
+    Raises:
+        NotFoundError
+    """
+    rows = ModelVersion.objects.filter(pk=model_id, signed_manifest__isnull=False)
+    model = rows.select_related("training__federation").prefetch_related("aliases").first()
+    if model is None:
+        raise NotFoundError(f"no published model {model_id}")
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A version's metric on the hospitals' held-out parts, as the round that started from it measured it."""
+
+    name: str
+    value: float
+    hospitals: int
+    patients: int
+
+
+def metrics_of(model_ids: Iterable[UUID]) -> dict[UUID, Measured]:
+    """The pooled metric of versions, where one was published; one query.
+
+    Below the plan's k nothing was ever stored, so there is nothing to hide here.
+    """
+    rows = Round.objects.filter(
+        base_model__in=list(model_ids), state=RoundState.PUBLISHED, metric_value__isnull=False
+    ).order_by("number")
+    found = {}
+    for base, name, value, support in rows.values_list(
+        "base_model_id", "metric_name", "metric_value", "metric_support"
+    ):
+        if base is not None and value is not None:
+            behind = support or {}
+            found[base] = Measured(name, value, int(behind.get("hospitals", 0)), int(behind.get("patients", 0)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """All that is known of one version; ``devices`` and ``hospitals`` are those whose updates count in it.
+
+    Attributes:
+        base: the version that its round began with; None for the start that the plan describes.
+        hospitals, devices: None below the plan's k-minimum of hospitals.
+        ledger_index: place of its publication in the ledger; None while it waits for its number.
+    """
+
+    model: ModelVersion
+    plan: RoundPlan
+    round: Round
+    base: ModelVersion | None
+    invited: int
+    devices: int | None
+    hospitals: tuple[str, ...] | None
+    metric: Measured | None
+    ledger_index: int | None
+
+
+def read_version(model: ModelVersion) -> Version:
+    """Everything about one version, from ``published_model``; five queries."""
+    training = model.training
+    plan = training.round_plan
+    made_in = Round.objects.select_related("base_model__training").get(model=model)
+    invited = Participant.objects.filter(round=made_in).count()
+    sites = _counted_sites(made_in)
+    names = tuple(sorted(set(sites)))
+    shown = len(names) >= plan.k_hospitals
+    entry = AuditEntry.objects.filter(event="round.published", subject_kind="round", subject_id=str(made_in.id))
+    return Version(
+        model=model,
+        plan=plan,
+        round=made_in,
+        base=made_in.base_model,
+        invited=invited,
+        devices=len(sites) if shown else None,
+        hospitals=names if shown else None,
+        metric=metrics_of([model.id]).get(model.id),
+        ledger_index=entry.values_list("leaf_index", flat=True).first(),
+    )
+
+
+def _counted_sites(made_in: Round) -> list[str]:
+    counted = Participant.objects.filter(round=made_in, state=ParticipantState.ACCEPTED)
+    return list(counted.values_list("device__site__name", flat=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """One version on the way to another, or (``model_id`` None) the start that a plan describes."""
+
+    model_id: UUID | None
+    training_id: UUID
+    training_title: str
+    number: int
+    weights_digest: bytes
+    plan_digest: bytes
+    round_id: UUID | None
+    state: str
+    created_at: datetime
+    metric: Measured | None
+
+
+def lineage_of(model: ModelVersion) -> list[Ancestor]:
+    """A version and what it came from, the version first; at most ``ANCESTORS_LIMIT`` of them.
+
+    A version's ancestors are the earlier ones of its training; where a training began with a version of an earlier
+    training, the line goes on there.
+    """
+    line: list[dict[str, Any]] = []
+    current: UUID | None = model.id
+    while current is not None and len(line) < ANCESTORS_LIMIT:
+        here = ModelVersion.objects.filter(pk=current).values_list("training_id", "number").get()
+        rows: list[Any] = list(
+            ModelVersion.objects.filter(training_id=here[0], number__lte=here[1], signed_manifest__isnull=False)
+            .order_by("-number")
+            .annotate(came_from=F("round__base_model"), made_in=F("round__id"))
+            .values(
+                "id", "training_id", "number", "weights_digest", "base_model_digest", "state", "created_at",
+                "came_from", "made_in", "training__title", "training__plan_digest",
+            )[: ANCESTORS_LIMIT - len(line)]
+        )  # fmt: skip
+        line += rows
+        last = rows[-1]["came_from"]
+        current = last if last not in {row["id"] for row in rows} else None
+    measured = metrics_of(row["id"] for row in line)
+    found = [
+        Ancestor(
+            model_id=row["id"],
+            training_id=row["training_id"],
+            training_title=row["training__title"],
+            number=row["number"],
+            weights_digest=bytes(row["weights_digest"]),
+            plan_digest=bytes(row["training__plan_digest"]),
+            round_id=row["made_in"],
+            state=row["state"],
+            created_at=row["created_at"],
+            metric=measured.get(row["id"]),
+        )
+        for row in line
+    ]
+    if line and line[-1]["came_from"] is None:
+        first = line[-1]
+        training = Training.objects.values_list("created_at", flat=True).get(pk=first["training_id"])
+        found.append(
+            Ancestor(
+                model_id=None,
+                training_id=first["training_id"],
+                training_title=first["training__title"],
+                number=0,
+                weights_digest=bytes(first["base_model_digest"]),
+                plan_digest=bytes(first["training__plan_digest"]),
+                round_id=None,
+                state="",
+                created_at=training,
+                metric=None,
+            )
+        )
+    return found
+
+
+def aliases_of(federation: Federation) -> QuerySet[ModelAlias]:
+    """The aliases of a federation with the versions that they point at, by job and name."""
+    rows = ModelAlias.objects.filter(federation=federation).select_related("model__training")
+    return rows.defer("model__manifest", "model__signed_manifest", "model__header")
+
+
+def moves(*, federation: Federation, waiting: bool = False, model: ModelVersion | None = None) -> QuerySet[AliasMove]:
+    """Proposals, the newest first; only those that wait for a second person, or those about one version."""
+    rows = AliasMove.objects.filter(alias__federation=federation)
+    if waiting:
+        rows = rows.filter(state=AliasMoveState.PROPOSED)
+    if model is not None:
+        rows = rows.filter(Q(target=model) | Q(before=model))
+    return rows.select_related("alias", "target__training", "before").defer(
+        *(f"{side}__{name}" for side in ("target", "before") for name in ("manifest", "signed_manifest", "header")),
+        "target__training__plan",
+        "target__training__signed_plan",
+    )
+
+
+def alias_names(federation: Federation, model_ids: Sequence[UUID]) -> dict[str, str]:
+    """For the aliases that point at one of these versions, ``job/name`` to the version's id; one query."""
+    rows = ModelAlias.objects.filter(federation=federation, model__in=model_ids)
+    return {f"{job}/{name}": str(model) for job, name, model in rows.values_list("job", "name", "model_id")}
+
+
+def model_counts() -> dict[str, int]:
+    """Published versions by standing."""
+    rows = ModelVersion.objects.filter(signed_manifest__isnull=False).values_list("state").annotate(n=Count("id"))
+    return {str(state): 0 for state in ModelState} | dict(rows)
