@@ -19,8 +19,9 @@ from latticeward.agent.trainers.trainer import TrainerSettings
 from latticeward.optimisers import server_step
 from latticeward.optimisers.state import OptimiserState
 from latticeward.updates.clipping import ModelUpdate, clip_update
-from latticeward.updates.encoding import FixedPointCodec, accumulate
+from latticeward.updates.encoding import FixedPointCodec
 from latticeward.updates.metrics import METRICS
+from latticeward.updates.ring import accumulate
 from latticeward.updates.tensors import FloatVector, initial_vector
 
 

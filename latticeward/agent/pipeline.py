@@ -9,7 +9,7 @@ same numbers.
 import hmac
 import secrets
 import time
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -22,16 +22,14 @@ from latticeward.crypto.keys import CompositeSigningKey, EncapsulationKey
 from latticeward.crypto.signing import Purpose
 from latticeward.errors import IncompatiblePlanError, WrongContextError
 from latticeward.messages import Assignment
+from latticeward.opening import ROUND_EPOCH, ROUND_ROLE, codec_of
 from latticeward.plan import RoundPlan
 from latticeward.protection import PROTECTIONS
 from latticeward.updates.clipping import ModelUpdate, clip_update
-from latticeward.updates.encoding import FixedPointCodec
 from latticeward.updates.metrics import METRICS
 from latticeward.updates.tensors import FloatVector, weights_digest
 
 # The role and epoch under which a round's own key opens updates; the subject is the round's id.
-ROUND_ROLE: Final = "round"
-ROUND_EPOCH: Final = 1
 
 
 def prepare_submission(
@@ -73,14 +71,7 @@ def prepare_submission(
     check_fits(plan, assignment, job, base_vector)
     trainer = TRAINERS[job.trainer](plan.layout)
     metric = METRICS[plan.metric]
-    codec = FixedPointCodec(
-        clip_norm=plan.clip_norm,
-        weight_cap=plan.weight_cap,
-        cohort_bound=plan.cohort_bound,
-        ring_bits=plan.ring_bits,
-        size=plan.layout.size,
-        metric_size=plan.metric_size,
-    )
+    codec = codec_of(plan)
     marks = [time.perf_counter()]
 
     update = train_update(trainer, plan, assignment, base_vector, data, round_rng(device_seed, assignment, "train"))

@@ -10,7 +10,8 @@ from typing import Final
 
 from latticeward.aggregation import mean
 from latticeward.protection import View
-from latticeward.updates.encoding import DecodedSum, FixedPointCodec, RingVector
+from latticeward.updates.encoding import DecodedSum, FixedPointCodec
+from latticeward.updates.ring import RingVector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

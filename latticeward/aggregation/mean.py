@@ -5,7 +5,8 @@ Weights are the hospitals' examples, each capped by the plan, and travel inside 
 poisoning beyond the clip norm.
 """
 
-from latticeward.updates.encoding import DecodedSum, FixedPointCodec, RingVector
+from latticeward.updates.encoding import DecodedSum, FixedPointCodec
+from latticeward.updates.ring import RingVector
 
 
 def aggregate_sum(ring_sum: RingVector, codec: FixedPointCodec) -> DecodedSum:

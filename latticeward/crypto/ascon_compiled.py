@@ -1,28 +1,24 @@
-"""Ascon-AEAD128 in C, loaded with ctypes: the form for model-sized messages.
+"""Ascon-AEAD128 in C, as a kernel of ``latticeward/compiled.py``: the form for model-sized messages.
 
-A plain shared library and not a CPython extension, for three reasons. It builds where Python's headers are not
-installed, as on a fresh Debian; one file serves every Python version; and ctypes lets go of the interpreter lock
-around each call, which is all that a batch of chunks asks of its binding. What a call costs more, about two
-microseconds, is the time of one kilobyte.
-
-The library's name holds a digest of its sources, so a stale build is never loaded: it is simply not found, and
-``build_ascon.py`` makes the new one. Loading runs a known answer through every lane form before anybody may use it.
+Loading runs a known answer through every lane form before anybody may use it.
 """
 
 import ctypes
-import hashlib
-import platform
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from latticeward.compiled import Kernel
 from latticeward.crypto.ascon_core import CHUNK_BYTES, SEALED_CHUNK_BYTES, TAG_BYTES, Buffer, chunk_nonce
 from latticeward.errors import DecryptionError, SelfTestError
 
-SOURCE_DIR: Final = Path(__file__).parent
-SOURCES: Final = ("_ascon.c", "_ascon.h", "_ascon_forms.h", "_ascon_lanes.h")
+KERNEL: Final = Kernel(
+    name="ascon",
+    folder=Path(__file__).parent,
+    sources=("_ascon.c", "_ascon.h", "_ascon_forms.h", "_ascon_lanes.h"),
+)
 LANE_NAMES: Final = {1: "scalar", 2: "vector", 4: "avx2", 8: "avx512"}
 
 # Count 546 of the designers' known answers: 16 bytes of plaintext, 17 of associated data.
@@ -92,18 +88,6 @@ def _address(writable: bytearray | memoryview) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(writable))
 
 
-def library_path() -> Path:
-    """Where the build of exactly these sources for this machine's architecture stands, built or not.
-
-    Raises:
-        OSError: a source is missing.
-    """
-    digest = hashlib.sha256(platform.machine().encode())
-    for name in SOURCES:
-        digest.update(hashlib.sha256((SOURCE_DIR / name).read_bytes()).digest())
-    return SOURCE_DIR / f"_ascon-{digest.hexdigest()[:16]}.so"
-
-
 @cache
 def available_cores() -> dict[int, CompiledCore]:
     """The lane forms of this machine by their lanes, widest first; empty when the library is not built.
@@ -111,9 +95,8 @@ def available_cores() -> dict[int, CompiledCore]:
     Raises:
         SelfTestError: the library gives a wrong answer, so nothing of it may be used.
     """
-    try:
-        library = ctypes.CDLL(str(library_path()))
-    except OSError:
+    library = KERNEL.load()
+    if library is None:
         return {}
     byte_pointer, size, pointer = ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p
     message = [byte_pointer, byte_pointer, byte_pointer, size, pointer, size, pointer]

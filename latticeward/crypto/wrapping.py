@@ -42,7 +42,7 @@ def wrap_secret(secret: bytes, *, key: bytes, associated_data: bytes) -> bytes:
     return nonce + _cipher(key).encrypt(nonce, secret, associated_data)
 
 
-def unwrap_secret(wrapped: bytes, *, key: bytes, associated_data: bytes) -> bytes:
+def unwrap_secret(wrapped: bytes | memoryview, *, key: bytes, associated_data: bytes) -> bytes:
     """Open what ``wrap_secret`` made.
 
     Raises:

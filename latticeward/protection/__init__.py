@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Final
 
 from latticeward.protection import sealed
-from latticeward.updates.encoding import EncodedUpdate, FixedPointCodec, RingVector
+from latticeward.updates.encoding import EncodedUpdate, FixedPointCodec
+from latticeward.updates.ring import RingVector
 
 
 class View(StrEnum):

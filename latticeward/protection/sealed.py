@@ -4,7 +4,8 @@ It hides the update from everyone but the intake worker, and nothing from that w
 open is the envelope's (``crypto/envelope.py``); here is only what goes into it.
 """
 
-from latticeward.updates.encoding import EncodedUpdate, FixedPointCodec, RingVector
+from latticeward.updates.encoding import EncodedUpdate, FixedPointCodec
+from latticeward.updates.ring import RingVector
 
 
 def protect(encoded: EncodedUpdate, codec: FixedPointCodec) -> bytes:

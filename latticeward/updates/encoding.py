@@ -5,11 +5,10 @@ share, m for the counts of a metric. With clip norm C, weight cap W and cohort b
 integer of at most B = floor((2^(k-1) - 1) / N) in size, so N of them fit a signed k-bit number: that is the
 whole overflow argument, and ``encode`` enforces it on each coordinate. Fixed-point aggregation after Bonawitz
 et al. 2017 (secure aggregation); stochastic rounding keeps the mean unbiased. What does not live here:
-clipping (``clipping.py``), masks, encryption.
+clipping (``clipping.py``), the sums themselves (``ring.py``), masks, encryption.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Final
@@ -24,13 +23,14 @@ from latticeward.errors import (
     NormExceededError,
 )
 from latticeward.updates.clipping import ClippedUpdate
+from latticeward.updates.ring import RingVector
 from latticeward.updates.tensors import FloatVector, check_vector
 
-RingVector = NDArray[np.unsignedinteger[Any]]
 CountVector = NDArray[np.uint32]
 
-# 65,536 words (256 or 512 KiB) stay in the cache while several vectors are added to them.
+# 65,536 numbers (512 KiB) stay in the cache between the steps of one pass.
 _BLOCK: Final = 65_536
+_NORM_BLOCK: Final = 8_192
 # float32 clipping leaves a norm at most this much above C, relatively.
 _NORM_SLACK: Final = 1e-6
 
@@ -195,10 +195,13 @@ class FixedPointCodec:
         weight = int(signed[self.size])
         if int(signed[self.size :].min()) < 0 or weight > round(self.weight_unit):
             raise NormExceededError("the weight or a count is out of range")
-        total = 0.0
-        for start in range(0, self.size, _BLOCK):
-            block = signed[start : min(start + _BLOCK, self.size)].astype(np.float64)
-            total += float(block @ block)
+        # In pieces, and in one buffer: a float64 copy of the vector would cost more in page faults than the sum, and
+        # longer pieces make BLAS start threads for it.
+        total, piece = 0.0, np.empty(min(_NORM_BLOCK, self.size))
+        for start in range(0, self.size, _NORM_BLOCK):
+            block = signed[start : min(start + _NORM_BLOCK, self.size)]
+            np.copyto(piece[: block.size], block)
+            total += float(np.dot(piece[: block.size], piece[: block.size]))
         if math.sqrt(total) > weight * (1.0 + _NORM_SLACK) + math.sqrt(self.size) + 1.0:
             raise NormExceededError("the update's norm is beyond its share of the clip norm")
 
@@ -268,43 +271,3 @@ class FixedPointCodec:
 
     def _signed(self, vector: RingVector) -> NDArray[np.signedinteger[Any]]:
         return vector.view(np.int32 if self.ring_bits == 32 else np.int64)
-
-
-def accumulate(partial: RingVector, *vectors: RingVector) -> None:
-    """Add ring vectors to a partial sum, in place, modulo 2^k.
-
-    Several vectors at once are added block by block, so that the partial travels through memory once and not
-    once a vector; the bits are those of adding them one after the other, in any order.
-
-    Args:
-        partial: uint32 or uint64, shape (n,), writable.
-        vectors: the same dtype and shape; read only.
-
-    Raises:
-        LayoutMismatchError: a dtype or shape differs from the partial's; nothing was added.
-    """
-    _check_alike(partial, vectors)
-    for start in range(0, partial.size, _BLOCK):
-        block = partial[start : start + _BLOCK]
-        for vector in vectors:
-            np.add(block, vector[start : start + _BLOCK], out=block)
-
-
-def subtract(partial: RingVector, vector: RingVector) -> None:
-    """Take one ring vector out of a partial sum, in place, modulo 2^k: the inverse of ``accumulate``.
-
-    Raises:
-        LayoutMismatchError: a dtype or shape differs from the partial's.
-    """
-    _check_alike(partial, (vector,))
-    np.subtract(partial, vector, out=partial)
-
-
-def _check_alike(partial: RingVector, vectors: Sequence[RingVector]) -> None:
-    if partial.ndim != 1 or partial.dtype not in (np.dtype(np.uint32), np.dtype(np.uint64)):
-        raise LayoutMismatchError(f"a partial sum is {partial.dtype} {partial.shape}, not a ring vector")
-    for vector in vectors:
-        if vector.dtype != partial.dtype or vector.shape != partial.shape:
-            raise LayoutMismatchError(
-                f"a ring vector is {vector.dtype} {vector.shape}, not {partial.dtype} {partial.shape}"
-            )

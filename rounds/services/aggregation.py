@@ -20,11 +20,12 @@ from latticeward.errors import NonFiniteUpdateError, QuorumNotMetError
 from latticeward.instants import to_unix_milliseconds
 from latticeward.lifecycle import ROUND, ParticipantState, RoundState
 from latticeward.messages import RoundRecord
+from latticeward.opening import codec_of
 from latticeward.plan import RoundPlan
-from latticeward.updates.encoding import DecodedSum, accumulate
+from latticeward.updates.encoding import DecodedSum
 from latticeward.updates.metrics import METRICS
+from latticeward.updates.ring import accumulate
 from rounds.models import ModelVersion, Round, Submission
-from rounds.services.opening import codec_of
 from rounds.services.partials import commitment, load_partial, member_digest, members_of
 from rounds.services.publication import PreparedModel, keep_model, make_model
 

@@ -13,9 +13,9 @@ from django.db.models import QuerySet
 from controlplane.transitions import apply_transition
 from latticeward.errors import StaleStateError
 from latticeward.lifecycle import PARTICIPANT, DeviceState, ParticipantState, RoundState
-from latticeward.updates.encoding import subtract
+from latticeward.updates.ring import subtract
 from rounds.models import Participant, Round
-from rounds.services.opening import codec_of, reopen_submission
+from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.partials import (
     discard,
     forget_replaced,
@@ -83,9 +83,9 @@ def _move(participant: Participant, code: str) -> None:
 def _subtract_and_exclude(participant: Participant, code: str) -> None:
     submission = participant.submissions.select_related("contribution__partial").get(outcome="accepted")
     partial = submission.contribution.partial
-    codec = codec_of(participant.round.training.round_plan)
-    vector = load_partial(partial, codec.dtype)
-    subtract(vector, reopen_submission(submission).vector)
+    opening = opening_of(participant.round)
+    vector = load_partial(partial, opening.codec.dtype)
+    subtract(vector, reopen_submission(submission, opening).vector)
     members = [member for member in members_of(partial) if member != submission.digest]
     prepared = prepare_partial(participant.round, partial.slot, partial, vector, members)
     try:

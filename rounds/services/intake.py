@@ -39,10 +39,12 @@ from latticeward.errors import (
 from latticeward.instants import to_unix_milliseconds
 from latticeward.lifecycle import PARTICIPANT, ROUND, DeviceState, ParticipantState, RoundState
 from latticeward.messages import SubmissionReceipt
-from latticeward.updates.encoding import FixedPointCodec, accumulate
+from latticeward.opening import OpenedContribution, codec_of
+from latticeward.updates.encoding import FixedPointCodec
+from latticeward.updates.ring import accumulate
 from rounds.models import Contribution, Partial, Participant, Round, Submission
 from rounds.services.coordination import participant_of
-from rounds.services.opening import OpenedContribution, codec_of, open_submission
+from rounds.services.opening import open_submission, opening_of
 from rounds.services.partials import (
     RingVector,
     discard,
@@ -211,6 +213,7 @@ def process_update(submission_id: UUID) -> UUID | None:
         return None
     try:
         opened = []
+        opening = opening_of(waiting[0].participant.round)
         keys = signing_keys(one.participant.device for one in waiting)
         for one in waiting:
             key = keys.get(one.participant.device_id)
@@ -219,7 +222,7 @@ def process_update(submission_id: UUID) -> UUID | None:
                 logger.info("submission %s: its device has no active signing key", one.id)
                 continue
             try:
-                opened.append((one, open_submission(one, key)))
+                opened.append((one, open_submission(one, opening, key)))
             except (ProtocolError, VerificationError, DecryptionError, ContributionError, KeyUsageError) as error:
                 _refuse_if_waiting(one, error.code)
             except Exception:

@@ -16,11 +16,11 @@ from latticeward.crypto.signing import Purpose
 from latticeward.errors import NotFoundError, RecomputationError
 from latticeward.lifecycle import RoundState
 from latticeward.messages import ModelManifest, RoundRecord
-from latticeward.updates.encoding import RingVector, accumulate
+from latticeward.updates.ring import RingVector, accumulate
 from latticeward.updates.tensors import weights_digest
 from rounds.models import Contribution, Partial, Round
 from rounds.services.aggregation import hospitals_of, pooled_metric
-from rounds.services.opening import codec_of, reopen_submission
+from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.partials import commitment
 from rounds.services.publication import next_weights
 
@@ -52,20 +52,21 @@ def recompute_round(round_id: UUID) -> Recomputation:
     current = Round.objects.select_related("training__federation", "base_model", "model").filter(pk=round_id).first()
     if current is None or current.state != RoundState.PUBLISHED or current.signed_record is None:
         raise NotFoundError(f"no published round {round_id}")
-    plan = current.training.round_plan
+    opening = opening_of(current)
+    plan, codec = opening.plan, opening.codec
 
     # 1
     record = RoundRecord.verify(bytes(current.signed_record), key=server_verify_key(Purpose.ROUND_RECORD))
 
     # 2
-    sums: dict[int, RingVector] = defaultdict(codec_of(plan).empty_sum)
+    sums: dict[int, RingVector] = defaultdict(codec.empty_sum)
     counted = set()
     contributions = Contribution.objects.filter(partial__round=current).select_related(
         "partial", "submission__participant__device", "submission__participant__round__training"
     )
     for contribution in contributions:
         counted.add(bytes.fromhex(contribution.submission.digest))
-        accumulate(sums[contribution.partial.slot], reopen_submission(contribution.submission).vector)
+        accumulate(sums[contribution.partial.slot], reopen_submission(contribution.submission, opening).vector)
     named = {row["submission_digest"] for row in record.participants if row["submission_digest"]}
     if counted != named or len(contributions) != record.accepted:
         raise RecomputationError(f"round {round_id}: the record counts other submissions than the partials hold")
@@ -77,9 +78,9 @@ def recompute_round(round_id: UUID) -> Recomputation:
         raise RecomputationError(f"round {round_id}: a partial sum is not what the record commits to")
 
     # 4
-    total = codec_of(plan).empty_sum()
+    total = codec.empty_sum()
     accumulate(total, *sums.values())
-    decoded = AGGREGATORS[plan.aggregator].aggregate_sum(total, codec_of(plan))
+    decoded = AGGREGATORS[plan.aggregator].aggregate_sum(total, codec)
     digest = None
     if current.model is not None:
         manifest = ModelManifest.verify(

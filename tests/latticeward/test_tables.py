@@ -9,8 +9,9 @@ from latticeward.jobs import JOB_SPECS
 from latticeward.optimisers import check_settings
 from latticeward.protection import PROTECTIONS, View
 from latticeward.updates.clipping import ModelUpdate, clip_update
-from latticeward.updates.encoding import FixedPointCodec, accumulate
+from latticeward.updates.encoding import FixedPointCodec
 from latticeward.updates.metrics import METRICS
+from latticeward.updates.ring import accumulate
 from latticeward.updates.tensors import initial_vector
 
 CODEC = FixedPointCodec(clip_norm=1.0, weight_cap=10.0, cohort_bound=4, ring_bits=32, size=5, metric_size=2)

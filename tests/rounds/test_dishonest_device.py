@@ -13,9 +13,9 @@ from latticeward.crypto.keys import EncapsulationKey
 from latticeward.crypto.signing import Purpose
 from latticeward.errors import MalformedMessageError, NotPermittedError, ReplayError, StateError, WrongContextError
 from latticeward.lifecycle import ParticipantState
+from latticeward.opening import codec_of
 from rounds.models import Contribution, Participant, Round, Submission
 from rounds.services import coordination, intake
-from rounds.services.opening import codec_of
 from tests.rounds.cohort import Cohort, Hospital
 
 pytestmark = pytest.mark.django_db

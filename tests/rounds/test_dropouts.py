@@ -11,11 +11,12 @@ from keys.models import Reason
 from latticeward.errors import IncompatiblePlanError, LatticewardError
 from latticeward.lifecycle import ParticipantState, RoundState, TrainingState
 from latticeward.messages import RoundRecord
-from latticeward.updates.encoding import accumulate
+from latticeward.opening import codec_of
+from latticeward.updates.ring import accumulate
 from rounds.models import Contribution, Partial, Participant, Round
 from rounds.policy import GRACE
 from rounds.services import aggregation, coordination, intake, trainings
-from rounds.services.opening import codec_of, reopen_submission
+from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.partials import load_partial
 from rounds.services.retention import RECOMPUTATION_WINDOW, destroy_round_keys
 from rounds.storage import delete_blob
@@ -88,7 +89,7 @@ def test_what_arrived_before_the_due_time_and_is_never_processed_is_dropped_afte
 def test_a_device_that_loses_trust_is_taken_out_of_the_sum_again(cohort: Cohort, act: str) -> None:
     current = cohort.collecting(cohort.train())
     submissions = [hospital.contribute(current) for hospital in cohort.hospitals]
-    vectors = [reopen_submission(submission).vector for submission in submissions]
+    vectors = [reopen_submission(submission, opening_of(current)).vector for submission in submissions]
     device = cohort.hospitals[1].device
     if act == "revoke":
         revoke_device(device_id=device.id, actor="user:1", reason=Reason.PRIVILEGE_WITHDRAWN)

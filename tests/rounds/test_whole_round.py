@@ -10,12 +10,13 @@ from latticeward.crypto.signing import Purpose
 from latticeward.errors import DecryptionError
 from latticeward.lifecycle import ParticipantState, RoundState, TrainingState
 from latticeward.messages import ModelManifest, RoundRecord
+from latticeward.opening import codec_of
 from latticeward.plan import RoundPlan
 from latticeward.updates.tensors import FloatVector, weights_digest
 from rounds import selectors
 from rounds.models import Round
 from rounds.services import coordination, intake, trainings
-from rounds.services.opening import codec_of, reopen_submission
+from rounds.services.opening import opening_of, reopen_submission
 from rounds.storage import read_blob
 from tests.rounds.cohort import Cohort, Hospital
 
@@ -45,7 +46,7 @@ def test_the_model_is_the_weighted_mean_of_what_the_hospitals_sent(cohort: Cohor
     for hospital in cohort.hospitals:
         envelope = hospital.prepare(current)
         submission = hospital.submit(current, envelope)
-        decoded = codec_of(plan).decode_sum(reopen_submission(submission).vector)
+        decoded = codec_of(plan).decode_sum(reopen_submission(submission, opening_of(current)).vector)
         total += decoded.mean.astype(np.float64) * decoded.weight_share_sum
         shares += decoded.weight_share_sum
         intake.process_update(submission.id)

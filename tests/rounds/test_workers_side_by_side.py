@@ -14,10 +14,11 @@ from controlplane.audit.services import record
 from devices.services import suspend_device
 from latticeward.errors import LatticewardError
 from latticeward.lifecycle import ParticipantState, RoundState
-from latticeward.updates.encoding import accumulate
+from latticeward.opening import codec_of
+from latticeward.updates.ring import accumulate
 from rounds.models import Contribution, Partial, Round
 from rounds.services import coordination, intake, trainings
-from rounds.services.opening import codec_of, reopen_submission
+from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.partials import load_partial
 from tests.rounds.cohort import Cohort
 
@@ -53,7 +54,7 @@ def test_updates_taken_in_by_several_workers_sum_to_the_same_bits(cohort: Cohort
     assert Contribution.objects.count() == 4
     codec = codec_of(current.training.round_plan)
     expected, total = codec.empty_sum(), codec.empty_sum()
-    accumulate(expected, *(reopen_submission(each).vector for each in submissions))
+    accumulate(expected, *(reopen_submission(each, opening_of(current)).vector for each in submissions))
     for partial in Partial.objects.filter(round=current):
         accumulate(total, load_partial(partial, codec.dtype))
     assert np.array_equal(total, expected)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from latticeward.agent.jobs import JOBS
-from latticeward.agent.pipeline import ROUND_EPOCH, ROUND_ROLE, prepare_submission, round_rng
+from latticeward.agent.pipeline import prepare_submission, round_rng
 from latticeward.agent.trainers import TRAINERS
 from latticeward.agent.trainers.trainer import TrainerSettings
 from latticeward.crypto.envelope import open_envelope, parse_envelope, verify_envelope
@@ -16,6 +16,7 @@ from latticeward.crypto.keys import CompositeSigningKey, DecapsulationKey
 from latticeward.crypto.signing import Purpose
 from latticeward.errors import IncompatiblePlanError, WrongContextError
 from latticeward.messages import Assignment
+from latticeward.opening import ROUND_EPOCH, ROUND_ROLE
 from latticeward.plan import RoundPlan
 from latticeward.protection import PROTECTIONS
 from latticeward.updates.encoding import FixedPointCodec

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from latticeward.errors import IncompatiblePlanError, LayoutMismatchError, NormExceededError
 from latticeward.updates.clipping import ClippedUpdate, ModelUpdate, clip_update
-from latticeward.updates.encoding import FixedPointCodec, accumulate, subtract
+from latticeward.updates.encoding import FixedPointCodec
+from latticeward.updates.ring import accumulate, subtract
 
 SIZE, METRICS = 9, 3
 
