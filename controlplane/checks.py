@@ -18,6 +18,14 @@ def production_is_safe(app_configs: Any, **_: Any) -> list[CheckMessage]:
     for suite in settings.ACCEPTED_SUITES:
         if suite not in SUITES:
             problems.append(Error(f"The accepted suite {suite!r} is not known.", id="latticeward.E001"))
+        elif settings.AUTHORITY_PROFILE == "cnsa2" and SUITES[suite].nist_category < 5:
+            problems.append(
+                Error(
+                    f"The profile cnsa2 does not go with the suite {suite}.",
+                    hint="Leave LATTICEWARD_SUITES and LATTICEWARD_SUITE_FLOOR away, or set both to high.",
+                    id="latticeward.E007",
+                )
+            )
     if not settings.PRODUCTION:
         return problems
     if not settings.ENVIRONMENT.secret_key:

@@ -24,6 +24,9 @@ class Environment(BaseSettings):
     var: Path = Field(Path("var"), description="folder of database, blobs, vault, logs")
     federation: str = Field("federation", description="slug of this installation's federation; stands in certificates")
     federation_name: str = Field("Hospital federation", description="its name for people")
+    profile: Literal["standard", "cnsa2"] = Field(
+        "standard", description="algorithms of a new authority; `cnsa2`: ML-DSA-87 everywhere, suite `high` only"
+    )
     suites: str = Field("hybrid", description="comma-separated suites that new devices and plans may use")
     suite_floor: str = Field("hybrid", description="the weakest suite that is accepted from anybody")
     secret_key: str = Field("", description="Django's signing secret; made and kept in the var folder if empty")
@@ -51,6 +54,14 @@ class Environment(BaseSettings):
             if path:
                 values[name] = Path(path).read_text(encoding="utf-8").strip()
         return values
+
+    @model_validator(mode="after")
+    def follow_the_profile(self) -> Self:
+        """The profile ``cnsa2`` knows one suite; whoever names a weaker one is refused at the start (E007)."""
+        if self.profile == "cnsa2":
+            for name in {"suites", "suite_floor"} - self.model_fields_set:
+                setattr(self, name, "high")
+        return self
 
     @model_validator(mode="after")
     def refuse_half_embedded(self) -> Self:

@@ -190,6 +190,7 @@ FEDERATION_SLUG = ENVIRONMENT.federation
 FEDERATION_NAME = ENVIRONMENT.federation_name
 ACCEPTED_SUITES = tuple(name.strip() for name in ENVIRONMENT.suites.split(",") if name.strip())
 SUITE_FLOOR = ENVIRONMENT.suite_floor
+AUTHORITY_PROFILE = ENVIRONMENT.profile
 
 # --- API -----------------------------------------------------------------------------------------------------------
 

@@ -138,7 +138,7 @@ def _identity(key_id: str) -> _Identity:
     classical = Key.objects.get(subject_id=key.subject_id, purpose="classical", epoch=key.epoch)
     return _Identity(
         device=Device.objects.select_related("site__federation").get(pk=key.subject_id),
-        authentication=AuthenticationVerifyKey.from_raw(bytes(key.public_key)),
+        authentication=AuthenticationVerifyKey.from_raw(bytes(key.public_key), key.algorithm),
         classical=ClassicalVerifyKey.from_raw(bytes(classical.public_key)),
     )
 

@@ -26,7 +26,7 @@ from devices.services import approve_device
 from keys import vault
 from keys.rotation import server_address
 from keys.selectors import trust_anchor
-from keys.services import refuse_registered, register_device_keys
+from keys.services import refuse_registered, register_device_keys, require_certifiable
 from latticeward import canonical
 from latticeward.claim_code import LOOKUP_ID_BYTES
 from latticeward.crypto.suites import negotiate
@@ -118,8 +118,10 @@ def begin_enrolment(*, transcript: bytes, mac: bytes, source: str, now: datetime
     offered = verified.transcript.suites
     chosen = negotiate(offered, settings.ACCEPTED_SUITES, settings.SUITE_FLOOR)
     negotiate(offered, (chosen.id,), verified.transcript.floor)
-    if (keys.encapsulation.algorithm, keys.signing.algorithm) != (chosen.kem, chosen.signature):
+    algorithms = (keys.encapsulation.algorithm, keys.signing.algorithm, keys.authentication.algorithm)
+    if algorithms != (chosen.kem, chosen.signature, chosen.authentication):
         raise UnsupportedSuiteError(f"the device's keys are not made for the suite {chosen.id}")
+    require_certifiable(keys)
 
     # 3
     return _reserve(claim, verified, chosen.id, mac_key, now)

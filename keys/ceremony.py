@@ -15,6 +15,7 @@ then owns the federation's trust.
 from typing import Final
 from uuid import UUID
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
@@ -39,28 +40,29 @@ ANCHOR_LIFETIME: Final = ROOT_LIFETIME
 
 
 def init_authority(
-    *, federation_id: UUID | str, federation: str, actor: str = "system", profile: str = "standard"
+    *, federation_id: UUID | str, federation: str, actor: str = "system"
 ) -> Authority:
     """Make the authority of this installation, or bring an existing one up to date. Safe to call at every start.
 
     Args:
         federation_id: for whom it speaks.
         federation: slug, as it will stand in certificates.
-        profile: of the certificates; only for a new authority.
 
     Raises:
-        StateError: this installation speaks for another federation already.
+        StateError: this installation speaks for another federation already, or has another profile than the settings.
         CustodyError: the vault has lost the keys that open what the database holds.
     """
     authority = Authority.objects.first()
     if authority is None:
         vault.initialise()
         try:
-            authority = _found(UUID(str(federation_id)), federation, actor, profile)
+            authority = _found(UUID(str(federation_id)), federation, actor, settings.AUTHORITY_PROFILE)
         except IntegrityError:
             authority = Authority.objects.get()  # another process was quicker; its authority stands
     if str(authority.federation_id) != str(federation_id):
         raise StateError(f"this installation speaks for federation {authority.federation_id}")
+    if authority.profile != settings.AUTHORITY_PROFILE:
+        raise StateError(f"this authority was made with LATTICEWARD_PROFILE={authority.profile}, which does not change")
     vault.require_keks()
     keep_current(actor=actor)
     return authority
@@ -110,7 +112,7 @@ def _found(federation_id: UUID, federation: str, actor: str, profile_name: str) 
                 created_at=now,
             )
         for purpose in (Purpose.TRUST, *ANCHORED):
-            composite = CompositeSigningKey.generate()
+            composite = CompositeSigningKey.generate(profile.messages)
             keep_key(
                 authority,
                 purpose=str(purpose),

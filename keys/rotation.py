@@ -17,6 +17,7 @@ from keys.models import Authority, Certificate, Key, Owner, Statement, Statement
 from keys.selectors import server_keys
 from keys.services import forget_loaded_keys, open_secret, sign_with
 from latticeward import canonical
+from latticeward.crypto.certificate import PROFILES
 from latticeward.crypto.keys import CompositeSigningKey, CompositeVerifyKey
 from latticeward.crypto.signing import Purpose, parse_signed_message
 from latticeward.errors import StateError
@@ -157,7 +158,7 @@ def _rotate(purpose: Purpose, lifetime: timedelta, actor: str) -> Key:
             apply_transition(
                 old, KEY, "supersede", actor=actor, feed=authority.feed, details=details, superseded_at=now
             )
-        secret = CompositeSigningKey.generate()
+        secret = CompositeSigningKey.generate(PROFILES[authority.profile].messages)
         key = keep_key(
             authority,
             purpose=str(purpose),

@@ -103,7 +103,7 @@ def public_keys(subject_id: str, *, epoch: int) -> DevicePublicKeys:
         raise NotFoundError(f"device {subject_id} has no keys of epoch {epoch}")
     raw = {role: bytes(row.public_key) for role, row in rows.items()}
     return DevicePublicKeys(
-        authentication=AuthenticationVerifyKey.from_raw(raw["authentication"]),
+        authentication=AuthenticationVerifyKey.from_raw(raw["authentication"], rows["authentication"].algorithm),
         classical=ClassicalVerifyKey.from_raw(raw["classical"]),
         signing=CompositeVerifyKey.from_raw(raw["signing"], rows["signing"].algorithm),
         encapsulation=EncapsulationKey.from_raw(raw["encapsulation"], rows["encapsulation"].algorithm),

@@ -26,7 +26,7 @@ from latticeward.crypto.issuing import DEVICE_LIFETIME, issue_device
 from latticeward.crypto.keys import CompositeSigningKey
 from latticeward.crypto.signing import Purpose, sign_message
 from latticeward.device_keys import DevicePublicKeys
-from latticeward.errors import CustodyError, KeyUsageError, StateError
+from latticeward.errors import CustodyError, KeyUsageError, StateError, UnsupportedSuiteError
 from latticeward.instants import to_unix_milliseconds
 from latticeward.lifecycle import KEY, KeyState
 from latticeward.statements import KeyStatement, sign_statement
@@ -181,6 +181,17 @@ def refuse_registered(keys: DevicePublicKeys) -> None:
         raise KeyUsageError("a key is registered already, to this or another device")
 
 
+def require_certifiable(keys: DevicePublicKeys) -> None:
+    """Refuse keys that the authority's profile has no certificates for, before anything is promised to their device.
+
+    Raises:
+        UnsupportedSuiteError: the profile demands another algorithm.
+    """
+    profile = PROFILES[Authority.objects.get().profile]
+    if keys.authentication.algorithm not in profile.devices:
+        raise UnsupportedSuiteError(f"the profile {profile.name} certifies {', '.join(profile.devices)} only")
+
+
 def issue_certificate(
     *,
     subject_id: str,
@@ -205,10 +216,11 @@ def issue_certificate(
     Raises:
         CustodyError: this process does not hold the issuing key.
         StateError: the keys are not registered and waiting.
+        UnsupportedSuiteError: the authority's profile does not certify such keys.
     """
     now = timezone.now()
     authority = Authority.objects.get()
-    profile = PROFILES[authority.profile]
+    require_certifiable(keys)
     rows = {
         row.purpose: row for row in Key.objects.filter(subject_id=subject_id, epoch=epoch, state=KeyState.PRE_ACTIVE)
     }
@@ -219,7 +231,7 @@ def issue_certificate(
     )
     der = issue_device(
         keys.authentication.raw,
-        algorithm=profile.device,
+        algorithm=keys.authentication.algorithm,
         names=names,
         issuing=bytes(issuer.der),
         issuing_key=CertificateSigningKey.from_seed(open_secret(issuer.key), issuer.key.algorithm),

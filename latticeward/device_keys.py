@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from latticeward.canonical import Fields
-from latticeward.crypto.authentication import ED25519, ML_DSA_65
+from latticeward.crypto.authentication import ED25519
 from latticeward.crypto.keys import (
     AuthenticationSigningKey,
     AuthenticationVerifyKey,
@@ -21,6 +21,7 @@ from latticeward.crypto.keys import (
     DecapsulationKey,
     EncapsulationKey,
 )
+from latticeward.crypto.suites import DEFAULT_SUITE, get_suite
 from latticeward.errors import KeyUsageError, UnsupportedSuiteError
 
 
@@ -36,7 +37,7 @@ class DevicePublicKeys:
     def to_wire(self) -> dict[str, dict[str, Any]]:
         """Role to ``{"algorithm": text, "public_key": bytes}``."""
         return {
-            "authentication": _entry(ML_DSA_65, self.authentication.raw),
+            "authentication": _entry(self.authentication.algorithm, self.authentication.raw),
             "classical": _entry(ED25519, self.classical.raw),
             "signing": _entry(self.signing.algorithm, self.signing.raw),
             "encapsulation": _entry(self.encapsulation.algorithm, self.encapsulation.raw),
@@ -52,13 +53,13 @@ class DevicePublicKeys:
             KeyUsageError: a weak key, or key material shared between roles.
         """
         fields = Fields(value, "device keys")
-        authentication = _read(fields.map("authentication"), expected=ML_DSA_65)
+        authentication = _read(fields.map("authentication"))
         classical = _read(fields.map("classical"), expected=ED25519)
         signing = _read(fields.map("signing"))
         encapsulation = _read(fields.map("encapsulation"))
         fields.end()
         keys = cls(
-            authentication=AuthenticationVerifyKey.from_raw(authentication[1]),
+            authentication=AuthenticationVerifyKey.from_raw(authentication[1], authentication[0]),
             classical=ClassicalVerifyKey.from_raw(classical[1]),
             signing=CompositeVerifyKey.from_raw(signing[1], signing[0]),
             encapsulation=EncapsulationKey.from_raw(encapsulation[1], encapsulation[0]),
@@ -87,13 +88,18 @@ class DeviceKeys:
     decapsulation: DecapsulationKey
 
     @classmethod
-    def generate(cls) -> Self:
-        """Four fresh keys of the default algorithms."""
+    def generate(cls, suite: str = DEFAULT_SUITE) -> Self:
+        """Four fresh keys of the algorithms of a suite.
+
+        Raises:
+            UnsupportedSuiteError: there is no such suite.
+        """
+        row = get_suite(suite)
         return cls(
-            authentication=AuthenticationSigningKey.generate(),
+            authentication=AuthenticationSigningKey.generate(row.authentication),
             classical=ClassicalSigningKey.generate(),
-            signing=CompositeSigningKey.generate(),
-            decapsulation=DecapsulationKey.generate(),
+            signing=CompositeSigningKey.generate(row.signature),
+            decapsulation=DecapsulationKey.generate(row.kem),
         )
 
     @property

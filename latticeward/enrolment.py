@@ -134,7 +134,8 @@ def verify_transcript(
         raise WrongContextError("the device states another site or class than its claim")
 
     # 4
-    if verify_csr(transcript.csr) != transcript.keys.authentication.raw:
+    asked = transcript.keys.authentication
+    if verify_csr(transcript.csr, algorithm=asked.algorithm) != asked.raw:
         raise KeyUsageError("the certificate request is for another key than the transcript's")
     return VerifiedTranscript(raw=raw, transcript=transcript)
 

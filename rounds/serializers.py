@@ -15,7 +15,7 @@ class TrainingRequest(serializers.Serializer[Any]):
 
     job = serializers.ChoiceField(choices=sorted(JOB_SPECS))
     title = serializers.CharField(max_length=200, required=False)
-    suite = serializers.CharField(max_length=40, default="hybrid")
+    suite = serializers.CharField(max_length=40, required=False)
     plan = serializers.DictField(
         required=False, help_text="fields of the plan that differ from the job's defaults, for example quorum"
     )

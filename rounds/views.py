@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any
 from uuid import UUID, uuid4
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiTypes, extend_schema
@@ -49,7 +50,7 @@ def plan_for(request: dict[str, Any], federation: Federation) -> RoundPlan:
     metric = METRICS[job.metric]
     values: dict[str, Any] = {
         **job.default_plan,
-        "suite": request.get("suite", "hybrid"),
+        "suite": request.get("suite", settings.ACCEPTED_SUITES[0]),
         "title": request.get("title") or job.title,
         **overrides,
     }

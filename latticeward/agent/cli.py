@@ -67,7 +67,7 @@ def _enrol(options: argparse.Namespace, config: AgentConfig, interruption: Inter
     server = options.server or claim.server
     if not server:
         raise NotFoundError("the typed form of a claim names no server: give --server")
-    secrets = load_or_make_secrets(config.home)
+    secrets = load_or_make_secrets(config.home, suite=config.suite)
     # The console shows the same words to whoever approves this machine.
     print(f"Fingerprint of this machine, for the approval: {secrets.keys.signing.verify_key.fingerprint}", flush=True)
     transport = TRANSPORTS[config.transport](config, server, secrets.keys, interruption)

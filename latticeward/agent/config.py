@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from latticeward.agent.floor import Floor
+from latticeward.crypto.suites import DEFAULT_SUITE
 from latticeward.errors import MalformedMessageError
 
 FILE_NAME: Final = "agent.toml"
@@ -27,6 +28,7 @@ class AgentConfig:
         home: directory of keys, state and models.
         job: name of the learning job that this machine takes part in.
         site: slug of the hospital whose rows it loads.
+        suite: that its keys are made for at enrolment, and the weakest that it accepts then.
         transport: a name of ``TRANSPORTS``.
         ca_file: PEM file of the authorities for the server's TLS certificate; empty takes the system's.
         poll_seconds: how long the server may hold a question open, 0 to 60.
@@ -41,6 +43,7 @@ class AgentConfig:
     home: Path
     job: str = ""
     site: str = ""
+    suite: str = DEFAULT_SUITE
     transport: str = "http"
     ca_file: str = ""
     poll_seconds: int = 20

@@ -25,7 +25,7 @@ from latticeward.agent.transports import EnrolmentTransport
 from latticeward.agent.trust_keeper import TRUST_FILE
 from latticeward.agent.work import IssuedCertificate
 from latticeward.claim_code import ClaimCode, lookup_text
-from latticeward.crypto.certificate import DeviceNames, make_csr, verify_chain
+from latticeward.crypto.certificate import DeviceNames, make_csr, profile_of, verify_chain
 from latticeward.crypto.signing import Purpose, parse_signed_message
 from latticeward.enrolment import finish_proofs, transcript_mac, verify_answer
 from latticeward.enrolment_messages import EnrolmentTranscript, Meeting
@@ -36,8 +36,6 @@ from latticeward.trust import TrustStore, read_anchor
 logger = logging.getLogger(__name__)
 
 PENDING_FILE: Final = "enrolment.json"
-SUITES: Final = ("hybrid",)
-FLOOR: Final = "hybrid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,8 +199,8 @@ def _transcript(request: EnrolmentRequest, secrets: DeviceSecrets, meeting: Meet
         device_class=request.claim.device_class,
         name=request.name,
         device_nonce=os.urandom(32),
-        suites=SUITES,
-        floor=FLOOR,
+        suites=(secrets.suite,),
+        floor=secrets.suite,
         keys=secrets.keys.public,
         csr=make_csr(secrets.keys.authentication),
         epoch=1,
@@ -224,6 +222,7 @@ def _identity(
         root=trust.root_certificate,
         now=trust.now,
         names=DeviceNames(federation=trust.statement.federation, site=statement.site, device_id=pending.device_id),
+        profile=profile_of(trust.statement.certificates[0]),
     )
     verify_own_statement(
         statement,

@@ -18,6 +18,7 @@ from latticeward.crypto.keys import (
     CompositeSigningKey,
     DecapsulationKey,
 )
+from latticeward.crypto.suites import DEFAULT_SUITE, get_suite
 from latticeward.device_keys import DeviceKeys
 from latticeward.errors import CustodyError, LatticewardError
 
@@ -32,6 +33,7 @@ class DeviceSecrets:
 
     keys: DeviceKeys
     local_seed: bytes = field(repr=False)
+    suite: str = DEFAULT_SUITE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,15 +107,20 @@ class Identity:
             raise CustodyError(f"{home / IDENTITY_FILE} does not hold what the agent wrote") from exc
 
 
-def load_or_make_secrets(home: Path) -> DeviceSecrets:
-    """The secrets of this home, made and written now if there are none.
+def load_or_make_secrets(home: Path, *, suite: str = DEFAULT_SUITE) -> DeviceSecrets:
+    """The secrets of this home, made for a suite and written now if there are none.
 
     Raises:
-        CustodyError: they are there and unreadable or open to others.
+        CustodyError: they are there and unreadable, open to others, or made for another suite.
+        UnsupportedSuiteError: there is no such suite.
     """
     secrets = load_secrets(home)
+    if secrets is not None and secrets.suite != suite:
+        raise CustodyError(f"{home} holds keys of the suite {secrets.suite}, not {suite}: use another directory")
     if secrets is None:
-        secrets = DeviceSecrets(keys=DeviceKeys.generate(), local_seed=os.urandom(LOCAL_SEED_BYTES))
+        secrets = DeviceSecrets(
+            keys=DeviceKeys.generate(suite), local_seed=os.urandom(LOCAL_SEED_BYTES), suite=suite
+        )
         seeds = {
             "authentication": secrets.keys.authentication.export_seed().hex(),
             "classical": secrets.keys.classical.export_seed().hex(),
@@ -121,7 +128,7 @@ def load_or_make_secrets(home: Path) -> DeviceSecrets:
             "decapsulation": secrets.keys.decapsulation.export_seed().hex(),
             "local": secrets.local_seed.hex(),
         }
-        write_json(home / KEYS_FILE, {"v": 1, "seeds": seeds})
+        write_json(home / KEYS_FILE, {"v": 1, "suite": suite, "seeds": seeds})
     return secrets
 
 
@@ -138,12 +145,14 @@ def load_secrets(home: Path) -> DeviceSecrets | None:
     require_private(path)
     try:
         seeds = {role: bytes.fromhex(text) for role, text in values["seeds"].items()}
+        # Homes of before there was a choice hold keys of the default suite.
+        suite = get_suite(values.get("suite", DEFAULT_SUITE))
         keys = DeviceKeys(
-            authentication=AuthenticationSigningKey.from_seed(seeds["authentication"]),
+            authentication=AuthenticationSigningKey.from_seed(seeds["authentication"], suite.authentication),
             classical=ClassicalSigningKey.from_seed(seeds["classical"]),
-            signing=CompositeSigningKey.from_seed(seeds["signing"]),
-            decapsulation=DecapsulationKey.from_seed(seeds["decapsulation"]),
+            signing=CompositeSigningKey.from_seed(seeds["signing"], suite.signature),
+            decapsulation=DecapsulationKey.from_seed(seeds["decapsulation"], suite.kem),
         )
-        return DeviceSecrets(keys=keys, local_seed=seeds["local"])
+        return DeviceSecrets(keys=keys, local_seed=seeds["local"], suite=suite.id)
     except (KeyError, TypeError, ValueError, AttributeError, LatticewardError) as exc:
         raise CustodyError(f"{path} does not hold the seeds that the agent wrote") from exc

@@ -1,4 +1,4 @@
-"""The keys that sign requests: ML-DSA-65 (also certificate requests and TLS) and Ed25519, each by itself.
+"""The keys that sign requests: ML-DSA-65 or -87 (also certificate requests and TLS) and Ed25519, each by itself.
 
 They sign with the empty context, as RFC 9421 and X.509 demand, and therefore never anything of our own formats. What
 they do sign cannot be mistaken for each other: a signature base opens with a quotation mark, a certificate request
@@ -7,6 +7,9 @@ with the byte 0x30, TLS 1.3 with sixty-four spaces. Composite keys do none of th
 
 import hashlib
 import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidSignature
@@ -17,8 +20,26 @@ from latticeward.crypto.secret_key import SecretKey, require_length, speakable
 from latticeward.errors import InvalidSignatureError, MalformedMessageError, UnsupportedSuiteError
 
 ML_DSA_65: Final = "ml-dsa-65"
+ML_DSA_87: Final = "ml-dsa-87"
 ED25519: Final = "ed25519"
 _SEED_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Lattice:
+    """One ML-DSA parameter set, and the length of its public key."""
+
+    private: type[mldsa.MLDSA65PrivateKey] | type[mldsa.MLDSA87PrivateKey]
+    public: type[mldsa.MLDSA65PublicKey] | type[mldsa.MLDSA87PublicKey]
+    public_bytes: int
+
+
+_LATTICES: Final[Mapping[str, _Lattice]] = MappingProxyType(
+    {
+        ML_DSA_65: _Lattice(mldsa.MLDSA65PrivateKey, mldsa.MLDSA65PublicKey, 1952),
+        ML_DSA_87: _Lattice(mldsa.MLDSA87PrivateKey, mldsa.MLDSA87PublicKey, 2592),
+    }
+)
 
 
 class _VerifyKey:
@@ -37,7 +58,7 @@ class _VerifyKey:
 
     @property
     def algorithm(self) -> str:
-        """``ml-dsa-65`` or ``ed25519``."""
+        """``ml-dsa-65``, ``ml-dsa-87`` or ``ed25519``."""
         return self._algorithm
 
     @property
@@ -63,31 +84,33 @@ class _VerifyKey:
 
 
 class AuthenticationVerifyKey(_VerifyKey):
-    """An ML-DSA-65 public key, 1952 bytes."""
+    """An ML-DSA public key: 1952 bytes (``ml-dsa-65``) or 2592 (``ml-dsa-87``)."""
 
     __slots__ = ("_native",)
 
-    def __init__(self, raw: bytes) -> None:
-        require_length(raw, 1952, "an ml-dsa-65 public key")
+    def __init__(self, raw: bytes, algorithm: str) -> None:
+        row = _lattice(algorithm)
+        require_length(raw, row.public_bytes, f"an {algorithm} public key")
         require_sound_lattice(raw)
         try:
-            self._native = mldsa.MLDSA65PublicKey.from_public_bytes(bytes(raw))
+            self._native = row.public.from_public_bytes(bytes(raw))
         except ValueError as error:
-            raise MalformedMessageError("not an ML-DSA-65 public key") from error
-        super().__init__(raw, ML_DSA_65)
+            raise MalformedMessageError(f"not an {algorithm} public key") from error
+        super().__init__(raw, algorithm)
 
     @classmethod
-    def from_raw(cls, raw: bytes) -> Self:
+    def from_raw(cls, raw: bytes, algorithm: str = ML_DSA_65) -> Self:
         """Read a public key from outside.
 
         Raises:
-            MalformedMessageError: not 1952 bytes, or not a key.
+            MalformedMessageError: not as long as the algorithm's keys, or not a key.
             KeyUsageError: zeros only.
+            UnsupportedSuiteError: another algorithm.
         """
-        return cls(raw)
+        return cls(raw, algorithm)
 
     def verify(self, signature: bytes, data: bytes) -> None:
-        """Check an ML-DSA-65 signature (3309 bytes) with the empty context.
+        """Check an ML-DSA signature (3309 or 4627 bytes) with the empty context.
 
         Raises:
             InvalidSignatureError
@@ -95,7 +118,7 @@ class AuthenticationVerifyKey(_VerifyKey):
         try:
             self._native.verify(bytes(signature), data)
         except (InvalidSignature, ValueError):
-            raise InvalidSignatureError(f"the ml-dsa-65 signature does not hold under {self!r}") from None
+            raise InvalidSignatureError(f"the {self.algorithm} signature does not hold under {self!r}") from None
 
 
 class ClassicalVerifyKey(_VerifyKey):
@@ -135,33 +158,33 @@ class ClassicalVerifyKey(_VerifyKey):
 
 
 class AuthenticationSigningKey(SecretKey):
-    """An ML-DSA-65 private key, kept as its 32-byte seed."""
+    """An ML-DSA private key, kept as its 32-byte seed."""
 
     KIND = "authentication-signing"
 
     __slots__ = ("_native", "_verify_key")
 
-    def __init__(self, seed: bytes) -> None:
-        require_length(seed, _SEED_BYTES, "an ml-dsa-65 seed")
-        super().__init__(ML_DSA_65, seed)
-        self._native = mldsa.MLDSA65PrivateKey.from_seed_bytes(bytes(seed))
-        self._verify_key = AuthenticationVerifyKey(self._native.public_key().public_bytes_raw())
+    def __init__(self, seed: bytes, algorithm: str) -> None:
+        row = _lattice(algorithm)
+        require_length(seed, _SEED_BYTES, f"an {algorithm} seed")
+        super().__init__(algorithm, seed)
+        self._native = row.private.from_seed_bytes(bytes(seed))
+        self._verify_key = AuthenticationVerifyKey(self._native.public_key().public_bytes_raw(), algorithm)
 
     @classmethod
-    def generate(cls) -> Self:
-        """A fresh key from the operating system's randomness."""
-        return cls(secrets.token_bytes(_SEED_BYTES))
+    def generate(cls, algorithm: str = ML_DSA_65) -> Self:
+        """A fresh key of ``ml-dsa-65`` or ``ml-dsa-87`` from the operating system's randomness."""
+        return cls(secrets.token_bytes(_SEED_BYTES), algorithm)
 
     @classmethod
     def from_seed(cls, seed: bytes, algorithm: str = ML_DSA_65) -> Self:
-        """The key of a 32-byte seed.
+        """The key of a 32-byte seed. The same seed fits both parameter sets, so the name must come along.
 
         Raises:
             MalformedMessageError: another length.
             UnsupportedSuiteError: the seed is said to be for another algorithm.
         """
-        _require_algorithm(algorithm, ML_DSA_65)
-        return cls(seed)
+        return cls(seed, algorithm)
 
     @property
     def verify_key(self) -> AuthenticationVerifyKey:
@@ -169,7 +192,7 @@ class AuthenticationSigningKey(SecretKey):
         return self._verify_key
 
     def sign(self, data: bytes) -> bytes:
-        """Sign with the empty context: 3309 bytes, other ones each time (hedged)."""
+        """Sign with the empty context: 3309 or 4627 bytes, other ones each time (hedged)."""
         return self._native.sign(data)
 
 
@@ -199,7 +222,8 @@ class ClassicalSigningKey(SecretKey):
             MalformedMessageError: another length.
             UnsupportedSuiteError: the seed is said to be for another algorithm.
         """
-        _require_algorithm(algorithm, ED25519)
+        if algorithm != ED25519:
+            raise UnsupportedSuiteError(f"this kind of key is {ED25519}, not {str(algorithm)[:40]!r}")
         return cls(seed)
 
     @property
@@ -212,6 +236,8 @@ class ClassicalSigningKey(SecretKey):
         return self._native.sign(data)
 
 
-def _require_algorithm(algorithm: str, wanted: str) -> None:
-    if algorithm != wanted:
-        raise UnsupportedSuiteError(f"this kind of key is {wanted}, not {str(algorithm)[:40]!r}")
+def _lattice(algorithm: str) -> _Lattice:
+    row = _LATTICES.get(algorithm)
+    if row is None:
+        raise UnsupportedSuiteError(f"no authentication key is of {str(algorithm)[:40]!r}")
+    return row

@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives.asymmetric import mldsa
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
-from latticeward.crypto.authentication import ML_DSA_65
-from latticeward.crypto.certificate_keys import ALGORITHMS, ML_DSA_87, CertificateSigningKey
+from latticeward.crypto.authentication import ML_DSA_65, ML_DSA_87
+from latticeward.crypto.certificate_keys import ALGORITHMS, CertificateSigningKey
+from latticeward.crypto.suites import SignatureAlgorithm
 from latticeward.errors import CertificateNotValidError, KeyUsageError, MalformedMessageError
 
 # Under .internal, which no public authority will ever certify and no public resolver will ever answer.
@@ -46,20 +47,41 @@ UNREADABLE: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateProfile:
-    """Which ML-DSA parameter set stands at each place of the hierarchy."""
+    """Which algorithm stands at each place of the hierarchy.
+
+    Attributes:
+        root, issuing, responder: the ML-DSA parameter set of each.
+        devices: those that a device's key may be of.
+        messages: of the composite keys with which the server signs statements, plans, records and the rest.
+    """
 
     name: str
     root: str
     issuing: str
     responder: str
-    device: str
+    devices: tuple[str, ...]
+    messages: SignatureAlgorithm
 
 
 PROFILES: Final[Mapping[str, CertificateProfile]] = {
     row.name: row
     for row in (
-        CertificateProfile(name="standard", root=ML_DSA_87, issuing=ML_DSA_65, responder=ML_DSA_65, device=ML_DSA_65),
-        CertificateProfile(name="cnsa2", root=ML_DSA_87, issuing=ML_DSA_87, responder=ML_DSA_87, device=ML_DSA_87),
+        CertificateProfile(
+            name="standard",
+            root=ML_DSA_87,
+            issuing=ML_DSA_65,
+            responder=ML_DSA_65,
+            devices=(ML_DSA_65, ML_DSA_87),
+            messages=SignatureAlgorithm.MLDSA65_ED25519,
+        ),
+        CertificateProfile(
+            name="cnsa2",
+            root=ML_DSA_87,
+            issuing=ML_DSA_87,
+            responder=ML_DSA_87,
+            devices=(ML_DSA_87,),
+            messages=SignatureAlgorithm.MLDSA87_P384,
+        ),
     )
 }
 
@@ -133,21 +155,23 @@ def serial_of(der: bytes) -> str:
 class SeedKey(Protocol):
     """A private ML-DSA key that can give its 32-byte seed: an authentication key, mostly."""
 
+    @property
+    def algorithm(self) -> str: ...
+
     def export_seed(self) -> bytes: ...
 
 
-def make_csr(key: SeedKey, *, algorithm: str = ML_DSA_65, common_name: str = "latticeward device") -> bytes:
+def make_csr(key: SeedKey, *, common_name: str = "latticeward device") -> bytes:
     """A certificate request (PKCS #10). Only its public key is ever copied; the name is for people.
 
     Args:
         key: the authentication key, whose public half is asked to be certified.
-        algorithm: of that key.
         common_name: any text up to 64 characters.
 
     Returns:
         DER.
     """
-    private = CertificateSigningKey.from_seed(key.export_seed(), algorithm).private
+    private = CertificateSigningKey.from_seed(key.export_seed(), key.algorithm).private
     return (
         x509.CertificateSigningRequestBuilder()
         .subject_name(common_name_of(common_name))
@@ -161,7 +185,7 @@ def verify_csr(der: bytes, *, algorithm: str = ML_DSA_65) -> bytes:
 
     Args:
         der: the request; at most 16 kB.
-        algorithm: the one the federation's profile demands.
+        algorithm: of the key that the requester says it has.
 
     Returns:
         The raw public key. Nothing else of the request is to be believed.
@@ -242,11 +266,11 @@ def verify_chain(
         raise CertificateNotValidError("the leaf must be signed by the issuing authority, that by the root")
 
     # 3
-    places = ((leaf, profile.device, profile.issuing), (issuing, profile.issuing, profile.root))
-    for certificate, key_algorithm, signer_algorithm in (*places, (anchor, profile.root, profile.root)):
+    places = ((leaf, profile.devices, profile.issuing), (issuing, (profile.issuing,), profile.root))
+    for certificate, key_algorithms, signer_algorithm in (*places, (anchor, (profile.root,), profile.root)):
         if (
             certificate.signature_algorithm_oid != ALGORITHMS[signer_algorithm].oid
-            or certificate.public_key_algorithm_oid != ALGORITHMS[key_algorithm].oid
+            or certificate.public_key_algorithm_oid not in {ALGORITHMS[name].oid for name in key_algorithms}
         ):
             raise CertificateNotValidError("a key or signature on the path is of another algorithm")
 
@@ -273,11 +297,25 @@ def verify_chain(
         serial=serial_of(chain[0]),
         device_id=found.device_id,
         dns_name=found.dns_name,
-        algorithm=profile.device,
+        algorithm=next(name for name in profile.devices if isinstance(public, ALGORITHMS[name].public)),
         public_key=public.public_bytes_raw(),
         not_before_at=leaf.not_valid_before_utc,
         not_after_at=leaf.not_valid_after_utc,
     )
+
+
+def profile_of(issuing: bytes) -> CertificateProfile:
+    """The profile of an issuing authority that the trust anchor vouches for, by the algorithm of its key.
+
+    Raises:
+        MalformedMessageError: not a certificate.
+        CertificateNotValidError: of an algorithm that no profile has.
+    """
+    oid = load_certificate(issuing).public_key_algorithm_oid
+    for profile in PROFILES.values():
+        if ALGORITHMS[profile.issuing].oid == oid:
+            return profile
+    raise CertificateNotValidError("no profile has an issuing authority of this algorithm")
 
 
 def _device_names(leaf: x509.Certificate) -> DeviceNames:

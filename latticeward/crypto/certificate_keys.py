@@ -14,11 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import mldsa
 from cryptography.x509.oid import SignatureAlgorithmOID
 
-from latticeward.crypto.authentication import ML_DSA_65
+from latticeward.crypto.authentication import ML_DSA_65, ML_DSA_87
 from latticeward.crypto.secret_key import SecretKey, require_length
 from latticeward.errors import KeyUsageError, MalformedMessageError
-
-ML_DSA_87: Final = "ml-dsa-87"
 
 SEED_BYTES: Final = 32
 

@@ -1,14 +1,15 @@
 """Signed device requests: RFC 9421 message signatures, twice, over the same components.
 
-Every request after enrolment carries two signatures, ``pq`` (ml-dsa-65) and ``cl`` (ed25519); both must hold, so a
-forger has to break a lattice *and* a curve. This is a profile of RFC 9421, narrower than the RFC on purpose: the
-order of components and of parameters is fixed, and the verifier computes which components a request must cover
-instead of believing the list that the sender gives. A list that is longer, shorter, in another order or holds a
-component twice is therefore refused without a rule for each case.
+Every request after enrolment carries two signatures, ``pq`` (ml-dsa-65, or ml-dsa-87 for devices of the suite
+``high``) and ``cl`` (ed25519); both must hold, so a forger has to break a lattice *and* a curve. This is a profile of
+RFC 9421, narrower than the RFC on purpose: the order of components and of parameters is fixed, and the verifier
+computes which components a request must cover instead of believing the list that the sender gives. A list that is
+longer, shorter, in another order or holds a component twice is therefore refused without a rule for each case.
 
 Covered are ``@method``, ``@authority``, ``@path``, ``@query`` and every header of ``STEERING_HEADERS`` that the request
 carries; a request with a body must carry ``content-digest`` (RFC 9530, sha-256). Both signatures share created,
-expires, nonce, keyid and tag; only ``alg`` differs, and it is compared with a constant, never used to choose one.
+expires, nonce, keyid and tag; only ``alg`` differs, and it is compared with the registered key's, never used to
+choose one.
 
 The authentication keys sign with the empty context (C2SP httpsig-pq forbids any other), and the ML-DSA key also signs
 certificate requests, TLS handshakes and one enrolment proof. These can never be taken for each other, since their
@@ -27,7 +28,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from latticeward.crypto.authentication import ED25519, ML_DSA_65
+from latticeward.crypto.authentication import ED25519, ML_DSA_65, ML_DSA_87
 from latticeward.crypto.keys import (
     AuthenticationSigningKey,
     AuthenticationVerifyKey,
@@ -225,7 +226,7 @@ def sign_request(
             )
         )
 
-    pq, cl = parameters(ML_DSA_65), parameters(ED25519)
+    pq, cl = parameters(mldsa.algorithm), parameters(ED25519)
     added["Signature-Input"] = join_labels(pq, cl)
     added["Signature"] = join_labels(
         encode_signature(mldsa.sign(signature_base(components, pq))),
@@ -246,7 +247,8 @@ def verify_request(
     2. The list of covered components is exactly what this request must cover.
     3. Both labels agree on everything but the algorithm, and each names its own.
     4. The window is no longer than allowed and contains the present, give or take the skew.
-    5. The key id belongs to a device (``resolve``; it raises NotAuthenticatedError for a stranger).
+    5. The key id belongs to a device (``resolve``; it raises NotAuthenticatedError for a stranger), and its key is of
+       the algorithm that the request names.
     6. Both signatures hold. Both are checked before the verdict.
 
     Left to the caller: the nonce's novelty, the device's state, and the body's digest.
@@ -275,8 +277,8 @@ def verify_request(
         raise MalformedMessageError("the signatures do not cover exactly what this request must cover")
 
     # 3
-    if (pq.algorithm, cl.algorithm) != (ML_DSA_65, ED25519):
-        raise MalformedMessageError("the label pq is ml-dsa-65 and the label cl is ed25519, always")
+    if pq.algorithm not in (ML_DSA_65, ML_DSA_87) or cl.algorithm != ED25519:
+        raise MalformedMessageError("the label pq is ml-dsa-65 or ml-dsa-87 and the label cl is ed25519, always")
     if replace(pq, algorithm=cl.algorithm) != cl:
         raise MalformedMessageError("the two signatures do not share their parameters")
     if pq.tag != TAG:
@@ -293,6 +295,8 @@ def verify_request(
 
     # 5
     mldsa, ed25519 = resolve(pq.key_id)
+    if mldsa.algorithm != pq.algorithm:
+        raise InvalidSignatureError(f"the registered key is {mldsa.algorithm}, the request names {pq.algorithm}")
 
     # 6
     failed = False

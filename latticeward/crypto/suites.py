@@ -52,6 +52,13 @@ class SignatureAlgorithm(StrEnum):
     SLHDSA128F_ED25519 = "slhdsa128f-ed25519"
 
 
+class AuthenticationAlgorithm(StrEnum):
+    """What signs a device's requests and stands in its certificate, beside Ed25519."""
+
+    MLDSA65 = "ml-dsa-65"
+    MLDSA87 = "ml-dsa-87"
+
+
 class SuiteStatus(StrEnum):
     """What a suite may still do. Only the first two make new things in service."""
 
@@ -98,6 +105,7 @@ class Suite:
         wire_id: number of the suite, 1 to 255, never used again for another.
         title: for people.
         kem, kdf, body, body_digest, signature: the parts; ``body_digest`` hashes header and sealed body.
+        authentication: of the key that a device of this suite authenticates with.
         nist_category: what remains if the classical halves fall: 0 (nothing), 1, 3 or 5, the weakest part's.
         classical_bits: what remains if the post-quantum halves fall, in bits against a classical attacker; 0 nothing.
         strength: order for floors; a suite below the floor's strength is refused.
@@ -121,6 +129,7 @@ class Suite:
     strength: int
     status: SuiteStatus
     introduced: date
+    authentication: AuthenticationAlgorithm = AuthenticationAlgorithm.MLDSA65
     retired: date | None = None
     experimental: tuple[str, ...] = ()
     note: str
@@ -171,6 +180,7 @@ _ROWS: Final = (
         body=BodyAlgorithm.COBBLESTONE_256,
         body_digest="sha512",
         signature=SignatureAlgorithm.MLDSA87_P384,
+        authentication=AuthenticationAlgorithm.MLDSA87,
         nist_category=5,
         classical_bits=192,
         strength=40,
@@ -252,6 +262,7 @@ _ROWS: Final = (
         body=BodyAlgorithm.COBBLESTONE_256,
         body_digest="sha512",
         signature=SignatureAlgorithm.FALCON1024_P384,
+        authentication=AuthenticationAlgorithm.MLDSA87,
         nist_category=5,
         classical_bits=192,
         strength=5,

@@ -44,12 +44,12 @@ class Authority:
             root_key=self.root_key,
             now=NOW,
         )
-        self.device_key = CertificateSigningKey.generate(self.profile.device)
+        self.device_key = CertificateSigningKey.generate(self.profile.devices[0])
 
     def issue(self, names: DeviceNames = NAMES, lifetime: timedelta = DEVICE_LIFETIME) -> bytes:
         return issue_device(
             self.device_key.public_raw,
-            algorithm=self.profile.device,
+            algorithm=self.profile.devices[0],
             names=names,
             issuing=self.issuing,
             issuing_key=self.issuing_key,
@@ -274,7 +274,7 @@ def test_a_request_proves_its_key_and_gives_nothing_else() -> None:
 def test_a_request_for_another_algorithm_is_refused() -> None:
     key = CertificateSigningKey.generate(ML_DSA_87)
     with pytest.raises(KeyUsageError):
-        verify_csr(make_csr(key, algorithm=ML_DSA_87))
+        verify_csr(make_csr(key))
 
 
 def test_a_changed_or_truncated_request_is_refused() -> None:
