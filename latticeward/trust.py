@@ -260,6 +260,12 @@ class TrustStore:
         instant = to_unix_milliseconds(self.now)
         return self._find(purpose, key_id, instant)
 
+    def verify_keys(self, purpose: Purpose) -> tuple[CompositeVerifyKey, ...]:
+        """All keys that may verify something for ``purpose`` that arrives now, newest first; for notes, which name
+        their keys by hints only."""
+        found = self._valid(purpose, to_unix_milliseconds(self.now))
+        return tuple(entry.key for entry in sorted(found, key=lambda entry: entry.not_before, reverse=True))
+
     def archive_key(self, purpose: Purpose, *, key_id: bytes, received_at: datetime) -> CompositeVerifyKey:
         """The key to verify something that the ledger shows to have been received earlier.
 
@@ -272,17 +278,18 @@ class TrustStore:
         return self._find(purpose, key_id, to_unix_milliseconds(received_at))
 
     def _find(self, purpose: Purpose, key_id: bytes | None, instant: int) -> CompositeVerifyKey:
-        entries: list[PurposeKey | ServerKeyStatement] = [*self.statement.keys, *self.receipts]
-        candidates = [
-            entry
-            for entry in entries
-            if entry.purpose == purpose
-            and entry.not_before - SKEW_MS <= instant < entry.not_after
-            and key_id in (None, entry.key.key_id)
-        ]
+        candidates = [entry for entry in self._valid(purpose, instant) if key_id in (None, entry.key.key_id)]
         if not candidates:
             raise UntrustedIssuerError(f"the trust anchor vouches for no such key for {purpose} at this time")
         return max(candidates, key=lambda entry: entry.not_before).key
+
+    def _valid(self, purpose: Purpose, instant: int) -> list[PurposeKey | ServerKeyStatement]:
+        entries: list[PurposeKey | ServerKeyStatement] = [*self.statement.keys, *self.receipts]
+        return [
+            entry
+            for entry in entries
+            if entry.purpose == purpose and entry.not_before - SKEW_MS <= instant < entry.not_after
+        ]
 
 
 def ledger_origin(federation_id: str) -> str:

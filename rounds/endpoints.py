@@ -1,6 +1,7 @@
 """What an enrolled device can ask and tell: one function a route, each a few lines over a service or selector."""
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from rounds.storage import BlobWriter, blob_path
 from rounds.upload_endpoints import UPLOAD_ROUTES
 
 _HEX_DIGEST_CHARS: Final = 64
+_SIZE: Final = re.compile(r"0|[1-9][0-9]{0,17}")
 QUESTIONS_PER_DEVICE: Final = 8
 _open_questions: Final[Counter[UUID]] = Counter()
 # What changes the work of a device that is not named in the event.
@@ -170,10 +172,13 @@ async def outcome(call: Call) -> Reply:
 
 
 async def proof(call: Call) -> Reply:
+    since = call.query.get("since", ["0"])[0]
+    if _SIZE.fullmatch(since) is None:
+        raise MalformedMessageError("since is a number of leaves")
     entry_id = await in_thread(selectors.receipt_entry_of, UUID(call.id), call.device)
     if entry_id is None:
         raise missing("submission")
-    found = await in_thread(inclusion_proof_of, entry_id)
+    found = await in_thread(inclusion_proof_of, entry_id, since=int(since))
     return Reply.json(found) if found else Reply.json({"state": "waiting"}, 202)
 
 

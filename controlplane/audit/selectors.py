@@ -42,11 +42,17 @@ def consistency_between(old_size: int, new_size: int) -> list[str]:
     return [item.hex() for item in consistency_path(old_size, new_size)]
 
 
-def inclusion_proof_of(entry_id: UUID) -> dict[str, Any] | None:
-    """An entry, its place, and the proof that the newest signed head contains it.
+def inclusion_proof_of(entry_id: UUID, *, since: int = 0) -> dict[str, Any] | None:
+    """An entry, its place, and the proofs that the newest signed head contains it and extends an older one.
+
+    Args:
+        since: leaves of the head that the asker has seen; 0 if none.
 
     Returns:
         None while the entry has no number yet, or no head was signed over it.
+
+    Raises:
+        ConsistencyProofError: no head of so many leaves can have been seen.
     """
     entry = AuditEntry.objects.filter(pk=entry_id).first()
     head = Checkpoint.objects.order_by("-size").first()
@@ -57,4 +63,5 @@ def inclusion_proof_of(entry_id: UUID) -> dict[str, Any] | None:
         "index": entry.leaf_index,
         "checkpoint": head.note,
         "proof": [item.hex() for item in inclusion_path(entry.leaf_index, head.size)],
+        "consistency": consistency_between(since, head.size),
     }

@@ -9,23 +9,18 @@ import logging
 import random
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from latticeward.agent.assembly import assemble, utc_now
 from latticeward.agent.backoff import Backoff
 from latticeward.agent.config import AgentConfig
 from latticeward.agent.contribution import SiteContributor, find_job
 from latticeward.agent.enrol import EnrolmentRequest, enrol
 from latticeward.agent.identity import Identity, load_or_make_secrets
 from latticeward.agent.interruption import Interruption, StopRequested
-from latticeward.agent.ledger_proof import verify_proof
-from latticeward.agent.ledger_watch import LedgerWatch
-from latticeward.agent.loop import AgentLoop
-from latticeward.agent.rounds import RoundSteps
 from latticeward.agent.state import AgentState
 from latticeward.agent.transports import TRANSPORTS
-from latticeward.agent.trust_keeper import TrustKeeper
 from latticeward.claim_code import parse_claim
 from latticeward.errors import CustodyError, LatticewardError, NotFoundError, TransientTransportError
 
@@ -80,7 +75,7 @@ def _enrol(options: argparse.Namespace, config: AgentConfig, interruption: Inter
                 secrets=secrets,
                 transport=transport,
                 authority=transport.authority,
-                clock=_now,
+                clock=utc_now,
                 poll_seconds=config.poll_seconds,
             )
             return
@@ -102,28 +97,12 @@ def _run(options: argparse.Namespace, config: AgentConfig, interruption: Interru
         signing_key=identity.secrets.keys.signing,
         local_seed=identity.secrets.local_seed,
     )
-    state = AgentState.load(config.home)
-    transport = TRANSPORTS[config.transport](config, identity.server, identity.secrets.keys, interruption)
-    trust = TrustKeeper(home=config.home, identity=identity, state=state, transport=transport, clock=_now)
-    steps = RoundSteps(
+    loop = assemble(
         config=config,
         identity=identity,
-        state=state,
-        transport=transport,
         contributor=contributor,
-        trust=trust.current,
-        clock=_now,
-    )
-    loop = AgentLoop(
-        config=config,
-        state=state,
-        transport=transport,
-        steps=steps,
-        trust=trust,
-        watch=LedgerWatch(state=state, transport=transport, trust=trust, verify=verify_proof, clock=_now),
-        backoff=Backoff(random.SystemRandom()),
+        transport=TRANSPORTS[config.transport](config, identity.server, identity.secrets.keys, interruption),
         interruption=interruption,
-        clock=_now,
     )
     logger.info("device %s runs the job %s with the rows of %s", identity.device_id, job.name, site)
     loop.run(rounds=options.once_round)
@@ -179,7 +158,3 @@ def _start_logging(config: AgentConfig) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers, force=True
     )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -1,28 +1,40 @@
-"""From an inclusion proof to a believed entry: the checkpoint's signature first, then the path to its root."""
+"""From a proof to a believed entry: the checkpoint's signature, the path to its root, and that the tree only grew."""
 
+from latticeward.agent.state import HeldCheckpoint
 from latticeward.agent.work import LedgerProof
+from latticeward.crypto.keys import CompositeVerifyKey
 from latticeward.crypto.signing import Purpose
-from latticeward.ledger.checkpoint import verify_checkpoint
-from latticeward.ledger.merkle import leaf_hash, verify_inclusion
+from latticeward.errors import UntrustedIssuerError
+from latticeward.ledger.checkpoint import key_hint, parse_checkpoint, verify_checkpoint
+from latticeward.ledger.merkle import leaf_hash, verify_consistency, verify_inclusion
 from latticeward.trust import TrustStore, ledger_origin
 
 
-def verify_proof(proof: LedgerProof, trust: TrustStore) -> None:
-    """Check that an entry is in the ledger of our federation.
+def verify_proof(proof: LedgerProof, trust: TrustStore, *, held: HeldCheckpoint | None) -> HeldCheckpoint:
+    """Check that an entry is in the ledger of our federation, and that the ledger is the one that we saw before.
+
+    1. The checkpoint is signed by a key that the trust anchor vouches for.
+    2. The entry is in its tree.
+    3. Its tree begins with that of the checkpoint held before, unchanged.
 
     Args:
         proof: as the server gave it.
         trust: judged at the present.
+        held: the newest checkpoint that this device has believed; None before the first.
+
+    Returns:
+        The checkpoint to hold from now on.
 
     Raises:
-        CheckpointError: the checkpoint is not one that our trust anchor vouches for.
+        UntrustedIssuerError: signed by no key of this trust store; a newer one may know it.
+        CheckpointError: the checkpoint is broken, or of another ledger.
         InclusionProofError: the entry is not in its tree.
+        ConsistencyProofError: the ledger was set back, or something in it was changed.
     """
-    checkpoint = verify_checkpoint(
-        proof.checkpoint,
-        origin=ledger_origin(trust.federation_id),
-        key=trust.verify_key(Purpose.CHECKPOINT),
-    )
+    # 1
+    origin = ledger_origin(trust.federation_id)
+    checkpoint = verify_checkpoint(proof.checkpoint, origin=origin, key=_signer(proof.checkpoint, origin, trust))
+    # 2
     verify_inclusion(
         leaf_hash(proof.entry),
         index=proof.index,
@@ -30,3 +42,22 @@ def verify_proof(proof: LedgerProof, trust: TrustStore) -> None:
         proof=proof.path,
         root=checkpoint.root,
     )
+    # 3
+    if held is not None:
+        verify_consistency(
+            old_size=held.size,
+            old_root=bytes.fromhex(held.root),
+            new_size=checkpoint.size,
+            new_root=checkpoint.root,
+            proof=proof.consistency,
+        )
+    return HeldCheckpoint(size=checkpoint.size, root=checkpoint.root.hex())
+
+
+def _signer(note: str, origin: str, trust: TrustStore) -> CompositeVerifyKey:
+    """The key that the note's hint points to. The hint proves nothing; the signature does."""
+    hints = {line.hint for line in parse_checkpoint(note).signatures if line.name == origin}
+    for key in trust.verify_keys(Purpose.CHECKPOINT):
+        if key_hint(origin, key) in hints:
+            return key
+    raise UntrustedIssuerError(f"the checkpoint of {origin} is signed by no key that the trust anchor vouches for now")

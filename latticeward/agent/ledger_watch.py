@@ -1,22 +1,24 @@
-"""Holding the server to its receipts: every submission must be in the ledger, as it was sent.
+"""Holding the server to its receipts: each submission must be in the ledger, as it was sent, and that only grows.
 
 A receipt says RECEIVED and promises an entry by a deadline. Between rounds the agent asks for the inclusion proof of
-what it has sent, checks it against a signed checkpoint, and reads the proven entry. If the entry tells of other bytes,
-or the proof does not hold, the agent stops: its receipt is the evidence, and only people can act on it.
+what it has sent, checks it against a signed checkpoint, and reads the proven entry. It remembers the checkpoint, and
+each next one must extend it. If the entry tells of other bytes, or a proof does not hold, the agent stops: its receipt
+and its checkpoint are the evidence, and only people can act on them.
 """
 
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 from latticeward import canonical
-from latticeward.agent.state import AgentState, RoundMemory
+from latticeward.agent.ledger_proof import verify_proof
+from latticeward.agent.state import AgentState, HeldCheckpoint, RoundMemory
 from latticeward.agent.transports import Transport
 from latticeward.agent.trust_keeper import TrustKeeper
 from latticeward.agent.work import LedgerProof
 from latticeward.crypto.signing import parse_signed_message
-from latticeward.errors import InclusionProofError, PermanentTransportError
+from latticeward.errors import CheckpointError, InclusionProofError, PermanentTransportError, UntrustedIssuerError
 from latticeward.instants import to_unix_milliseconds
 from latticeward.messages import SubmissionReceipt
 from latticeward.trust import TrustStore
@@ -25,16 +27,19 @@ logger = logging.getLogger(__name__)
 
 ENTRY_LIMIT_BYTES: Final = 256 * 1024
 
-# Checks the checkpoint's signature and the path from the entry to its root; raises LedgerError.
-ProofVerifier = Callable[[LedgerProof, TrustStore], None]
+
+class ProofVerifier(Protocol):
+    """The rules of proofs and checkpoints: ``ledger_proof.verify_proof``."""
+
+    def __call__(self, proof: LedgerProof, trust: TrustStore, *, held: HeldCheckpoint | None) -> HeldCheckpoint: ...
 
 
 class LedgerWatch:
     """Asks for one owed proof at a time.
 
     Args:
-        verify: the rules of proofs and checkpoints.
         clock: aware UTC now.
+        verify: the rules of proofs and checkpoints.
     """
 
     def __init__(
@@ -43,8 +48,8 @@ class LedgerWatch:
         state: AgentState,
         transport: Transport,
         trust: TrustKeeper,
-        verify: ProofVerifier,
         clock: Callable[[], datetime],
+        verify: ProofVerifier = verify_proof,
     ) -> None:
         self._state = state
         self._transport = transport
@@ -76,8 +81,9 @@ class LedgerWatch:
         return None
 
     def _check(self, submission_id: str, memory: RoundMemory) -> None:
+        held = self._state.checkpoint
         try:
-            proof = self._transport.proof(submission_id)
+            proof = self._transport.proof(submission_id, since=held.size if held else 0)
         except PermanentTransportError as error:
             raise InclusionProofError(
                 f"the server no longer answers for submission {submission_id}: {error}"
@@ -85,11 +91,22 @@ class LedgerWatch:
         if proof is None:
             self._tell_if_overdue(submission_id, memory.round_id)
             return
-        self._verify(proof, self._trust.current())
+        checkpoint = self._believed(proof, held)
         require_promise_kept(proof.entry, submission_id=submission_id, submission_digest=memory.submission_digest)
+        self._state.checkpoint = checkpoint
         del self._state.unproven[submission_id]
         self._state.save()
         logger.info("submission %s proven: entry %d of the ledger", submission_id, proof.index)
+
+    def _believed(self, proof: LedgerProof, held: HeldCheckpoint | None) -> HeldCheckpoint:
+        try:
+            return self._verify(proof, self._trust.current(), held=held)
+        except UntrustedIssuerError:
+            logger.info("the checkpoint is signed by a key that is new here: asking for the trust bundle")
+        try:
+            return self._verify(proof, self._trust.refresh(), held=held)
+        except UntrustedIssuerError as error:
+            raise CheckpointError(str(error)) from error
 
     def _tell_if_overdue(self, submission_id: str, round_id: str) -> None:
         raw = self._state.recall(round_id, "receipt.cbor")

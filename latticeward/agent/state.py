@@ -1,9 +1,10 @@
 """What the agent remembers between two lives: promises made, and how far it has come. Small JSON, replaced atomically.
 
 Theory of operation. A round goes through the stages below, and each stage is on the disk before the act that it allows:
-the bytes of a submission are written before the first of them is sent, so a restart repeats the same bytes. Three
-memories only ever grow: the highest round and model of a training, the sequence of the trust statement, and the base
-models that this device has contributed to. A server that was set back, or that sets us back, meets those.
+the bytes of a submission are written before the first of them is sent, so a restart repeats the same bytes. Four
+memories only ever grow: the highest round and model of a training, the sequence of the trust statement, the ledger's
+newest checkpoint, and the base models that this device has contributed to. A server that was set back, or that sets us
+back, meets those.
 """
 
 import shutil
@@ -68,6 +69,14 @@ class HeldModel:
     weights_digest: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldCheckpoint:
+    """The newest tree head of the ledger that this device has believed: its leaves, and its root in hex."""
+
+    size: int
+    root: str
+
+
 @dataclass(slots=True, kw_only=True)
 class AgentState:
     """The memory as a whole; ``save`` after every change that a later act relies on."""
@@ -80,6 +89,7 @@ class AgentState:
     rounds: dict[str, RoundMemory] = field(default_factory=dict)
     unproven: dict[str, str] = field(default_factory=dict)
     model: HeldModel | None = None
+    checkpoint: HeldCheckpoint | None = None
 
     @classmethod
     def load(cls, home: Path) -> Self:
@@ -99,7 +109,14 @@ class AgentState:
                 for identity, row in values.pop("rounds").items()
             }
             model = values.pop("model")
-            return cls(home=home, rounds=rounds, model=None if model is None else HeldModel(**model), **values)
+            checkpoint = values.pop("checkpoint", None)
+            return cls(
+                home=home,
+                rounds=rounds,
+                model=None if model is None else HeldModel(**model),
+                checkpoint=None if checkpoint is None else HeldCheckpoint(**checkpoint),
+                **values,
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise CustodyError(f"{home / STATE_FILE} does not hold what the agent wrote") from exc
 
@@ -119,6 +136,7 @@ class AgentState:
             "rounds": {identity: asdict(row) for identity, row in self.rounds.items()},
             "unproven": self.unproven,
             "model": None if self.model is None else asdict(self.model),
+            "checkpoint": None if self.checkpoint is None else asdict(self.checkpoint),
         }
         write_json(self.home / STATE_FILE, values)
 

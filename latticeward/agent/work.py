@@ -91,12 +91,14 @@ class LedgerProof:
         index: its position, counted from 0.
         checkpoint: the signed tree head, text.
         path: sibling hashes, 32 bytes each, from the leaf upward.
+        consistency: hashes that lead from the tree of the size that was asked about to the checkpoint's.
     """
 
     entry: bytes
     index: int
     checkpoint: str
     path: tuple[bytes, ...]
+    consistency: tuple[bytes, ...] = ()
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
@@ -108,13 +110,15 @@ class LedgerProof:
         body = Answer(value)
         try:
             path = tuple(bytes.fromhex(item) for item in body.items("proof"))
+            consistency = tuple(bytes.fromhex(item) for item in body.items("consistency"))
         except (TypeError, ValueError) as exc:
-            raise MalformedMessageError("an inclusion proof is a list of hex digests") from exc
+            raise MalformedMessageError("a proof is a list of hex digests") from exc
         return cls(
             entry=decode_base64(body.text("entry")),
             index=body.integer("index"),
             checkpoint=body.text("checkpoint"),
             path=path,
+            consistency=consistency,
         )
 
 

@@ -54,8 +54,8 @@ class Transport(Protocol):
     def submission(self, submission_id: str, *, wait_seconds: int) -> SubmissionOutcome:
         """Where a submission stands, at once if it is decided."""
 
-    def proof(self, submission_id: str) -> LedgerProof | None:
-        """The inclusion proof; None while the ledger has not sequenced it."""
+    def proof(self, submission_id: str, *, since: int) -> LedgerProof | None:
+        """The inclusion proof, and that the ledger grew from ``since`` leaves; None while it has not sequenced it."""
 
     def round_record(self, round_id: str) -> bytes:
         """The signed round record."""

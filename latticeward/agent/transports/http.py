@@ -118,8 +118,8 @@ class HttpTransport:
         )
         return SubmissionOutcome.from_json(answer.json())
 
-    def proof(self, submission_id: str) -> LedgerProof | None:
-        answer = self._client.request("GET", f"{_API}/submissions/{submission_id}/proof")
+    def proof(self, submission_id: str, *, since: int) -> LedgerProof | None:
+        answer = self._client.request("GET", f"{_API}/submissions/{submission_id}/proof", query={"since": since})
         return LedgerProof.from_json(answer.json()) if answer.status == 200 else None
 
     def round_record(self, round_id: str) -> bytes:

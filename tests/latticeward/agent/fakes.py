@@ -18,7 +18,7 @@ from latticeward.agent.jobs.job import Job
 from latticeward.agent.ledger_watch import LedgerWatch
 from latticeward.agent.loop import AgentLoop
 from latticeward.agent.rounds import RoundSteps
-from latticeward.agent.state import AgentState
+from latticeward.agent.state import AgentState, HeldCheckpoint
 from latticeward.agent.trust_keeper import TrustKeeper
 from latticeward.agent.work import LedgerProof, SubmissionOutcome, Work, WorkModel, WorkRound
 from latticeward.crypto.envelope import EnvelopeHeader, Recipient, make_stanza, seal_body
@@ -271,7 +271,7 @@ class FakeServer:
         self._call("submission")
         return self.outcomes[submission_id]
 
-    def proof(self, submission_id: str) -> LedgerProof | None:
+    def proof(self, submission_id: str, *, since: int) -> LedgerProof | None:
         self._call("proof")
         entry = self.entries.get(submission_id)
         return None if entry is None else LedgerProof(entry=entry, index=7, checkpoint="good", path=())
@@ -298,9 +298,10 @@ def entry_of(details: dict[str, str], *, event: str = "update.received") -> byte
     return canonical.encode({"type": "audit-entry", "v": 1, "event": event, "details": details})
 
 
-def check_proof(proof: LedgerProof, trust: TrustStore) -> None:
+def check_proof(proof: LedgerProof, trust: TrustStore, *, held: HeldCheckpoint | None) -> HeldCheckpoint:
     if proof.checkpoint != "good":
         raise InclusionProofError("the path does not lead to the root")
+    return HeldCheckpoint(size=(held.size if held else 0) + 1, root="00" * 32)
 
 
 class NoPause(Interruption):
