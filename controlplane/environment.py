@@ -28,6 +28,7 @@ class Environment(BaseSettings):
         "standard", description="algorithms of a new authority; `cnsa2`: ML-DSA-87 everywhere, suite `high` only"
     )
     suites: str = Field("hybrid", description="comma-separated suites that new devices and plans may use")
+    claim_hours: int = Field(24, ge=1, le=720, description="how long a claim code is good, at most")
     suite_floor: str = Field("hybrid", description="the weakest suite that is accepted from anybody")
     secret_key: str = Field("", description="Django's signing secret; made and kept in the var folder if empty")
     public_url: str = Field("http://127.0.0.1:8750", description="address that devices and browsers use")

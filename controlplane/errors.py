@@ -55,6 +55,7 @@ PROBLEMS: Final[Mapping[type[domain.LatticewardError], tuple[int, str]]] = {
     domain.ModelUnusableError: (409, "The model version is not in a state that allows this."),
     domain.StaleStateError: (409, "Somebody else changed this first. Look again and repeat."),
     domain.NotFoundError: (404, "There is no such thing here, or you may not see it."),
+    domain.UnknownSiteError: (422, "The federation has no such hospital. Name one that it has."),
     domain.UnknownDeviceClassError: (422, "The federation has no such device class. Name one that it has."),
     domain.IdempotencyMismatchError: (422, "This idempotency key was used with other content."),
     domain.RoundError: (422, "The round does not allow this."),
@@ -79,6 +80,7 @@ _SPEAKING: Final = (
     domain.IncompatiblePlanError,
     domain.InvalidValueError,
     domain.ModelUnusableError,
+    domain.UnknownSiteError,
     domain.UnknownDeviceClassError,
 )
 

@@ -191,6 +191,7 @@ FEDERATION_NAME = ENVIRONMENT.federation_name
 ACCEPTED_SUITES = tuple(name.strip() for name in ENVIRONMENT.suites.split(",") if name.strip())
 SUITE_FLOOR = ENVIRONMENT.suite_floor
 AUTHORITY_PROFILE = ENVIRONMENT.profile
+CLAIM_HOURS = ENVIRONMENT.claim_hours
 
 # --- API -----------------------------------------------------------------------------------------------------------
 

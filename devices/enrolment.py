@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import logging
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache as remember
@@ -21,7 +22,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from controlplane.audit.services import record
-from devices.models import Claim, Device, Enrolment
+from devices.models import Claim, Device, DeviceClass, Enrolment
 from devices.services import approve_device
 from keys import vault
 from keys.rotation import server_address
@@ -29,7 +30,7 @@ from keys.selectors import trust_anchor
 from keys.services import refuse_registered, register_device_keys, require_certifiable
 from latticeward import canonical
 from latticeward.claim_code import LOOKUP_ID_BYTES
-from latticeward.crypto.suites import negotiate
+from latticeward.crypto.suites import SUITES, Suite, negotiate, strongest
 from latticeward.enrolment import (
     CHALLENGE_BYTES,
     CHALLENGE_LIFETIME_SECONDS,
@@ -40,10 +41,11 @@ from latticeward.enrolment import (
     verify_finish,
     verify_transcript,
 )
-from latticeward.enrolment_messages import NONCE_BYTES, TRANSCRIPT_LIMIT_BYTES, Meeting
+from latticeward.enrolment_messages import NONCE_BYTES, TRANSCRIPT_LIMIT_BYTES, EnrolmentTranscript, Meeting
 from latticeward.errors import (
     ClaimRefusedError,
     InvalidSignatureError,
+    KeyUsageError,
     MalformedMessageError,
     NotFoundError,
     UnsupportedSuiteError,
@@ -72,7 +74,8 @@ def begin_enrolment(*, transcript: bytes, mac: bytes, source: str, now: datetime
     1. The MAC holds under the claim's key. Unknown, used, cancelled and expired claims are tried with a key that
        nobody has, so they and a wrong code take the same way and get the same answer. With a good MAC, the message
        must be meant for this server and ask for the key that it will prove.
-    2. None of its keys is known, and there is a suite that both accept and that its keys are made for.
+    2. None of its keys is known, it has the key that the claim is bound to, and there is a suite that federation,
+       class and device accept and that its keys are made for.
     3. The claim is free, or reserved for this very message: then the stored answer is given again.
 
     Args:
@@ -115,16 +118,25 @@ def begin_enrolment(*, transcript: bytes, mac: bytes, source: str, now: datetime
     # 2
     keys = verified.transcript.keys
     refuse_registered(keys)
-    offered = verified.transcript.suites
-    chosen = negotiate(offered, settings.ACCEPTED_SUITES, settings.SUITE_FLOOR)
-    negotiate(offered, (chosen.id,), verified.transcript.floor)
-    algorithms = (keys.encapsulation.algorithm, keys.signing.algorithm, keys.authentication.algorithm)
-    if algorithms != (chosen.kem, chosen.signature, chosen.authentication):
-        raise UnsupportedSuiteError(f"the device's keys are not made for the suite {chosen.id}")
+    if claim.bound_fingerprint not in ("", keys.signing.fingerprint):
+        raise KeyUsageError(f"claim {claim.id} is bound to another signing key")
+    chosen = _choose_suite(verified.transcript, claim.device_class)
     require_certifiable(keys)
 
     # 3
     return _reserve(claim, verified, chosen.id, mac_key, now)
+
+
+def _choose_suite(transcript: EnrolmentTranscript, device_class: DeviceClass) -> Suite:
+    """The default of the class where everybody accepts it, else the best; never below anybody's floor."""
+    keys = transcript.keys
+    made_for = (keys.encapsulation.algorithm, keys.signing.algorithm, keys.authentication.algorithm)
+    offered = [SUITES[name] for name in transcript.suites if name in SUITES]
+    fit = [suite.id for suite in offered if (suite.kem, suite.signature, suite.authentication) == made_for]
+    if offered and not fit:
+        raise UnsupportedSuiteError("the device's keys are not made for any suite that it offers")
+    floor = strongest((settings.SUITE_FLOOR, device_class.suite_floor, transcript.floor))
+    return negotiate(fit, settings.ACCEPTED_SUITES, floor, default=device_class.default_suite)
 
 
 def _reserve(claim: Claim, verified: VerifiedTranscript, suite: str, mac_key: bytes, now: datetime) -> Begun:
@@ -282,9 +294,15 @@ def _count_refusal(counter: str) -> int:
         return 0
 
 
-def refusals_of(claim: Claim) -> int:
-    """How often a wrong code was tried against a claim in the last minutes."""
-    return int(cache.get(_claim_counter(claim.lookup_id), 0))
+def refusals_of(claims: Iterable[Claim]) -> dict[UUID, int]:
+    """How often a wrong code was tried against each of these claims in the last minutes; one question to the cache."""
+    counters = {_claim_counter(claim.lookup_id): claim.id for claim in claims}
+    return {counters[name]: int(count) for name, count in cache.get_many(counters).items()}
+
+
+def refusals_from(source: str) -> int:
+    """How often a code of an address was refused in the last minutes."""
+    return int(cache.get(_source_counter(source), 0))
 
 
 def _claim_counter(lookup_id: str) -> str:

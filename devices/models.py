@@ -32,6 +32,10 @@ class Site(models.Model):
     # A DNS label of the certificates' names, hence the bound of 63 characters.
     slug = models.SlugField(max_length=63)
     name = models.TextField()
+    time_zone = models.CharField(max_length=64, default="UTC", help_text="IANA name; its times are shown in it")
+    contact_name = models.CharField(max_length=100, default="")
+    contact_email = models.CharField(max_length=254, default="")
+    contact_phone = models.CharField(max_length=40, default="")
     created_at = models.DateTimeField()
 
     class Meta:
@@ -103,6 +107,9 @@ class Claim(models.Model):
     site = models.ForeignKey(Site, on_delete=models.PROTECT, related_name="claims")
     device_class = models.ForeignKey(DeviceClass, on_delete=models.PROTECT, related_name="claims")
     auto_approve = models.BooleanField(null=True, default=None, help_text="null: as the class says when it is used")
+    bound_fingerprint = models.CharField(
+        max_length=39, default="", help_text="of the one signing key that may use it; empty for any"
+    )
     wrapped_key = models.BinaryField(null=True, help_text="the derived MAC key; erased when the claim is consumed")
     created_by = models.TextField()
     created_at = models.DateTimeField()

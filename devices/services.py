@@ -17,7 +17,7 @@ from django.utils import timezone
 from controlplane.audit.services import record
 from controlplane.transitions import apply_transition
 from devices.classes import seed_classes
-from devices.models import Device, Enrolment, Federation, Site
+from devices.models import Device, Enrolment, Federation
 from keys.ceremony import init_authority
 from keys.models import Reason
 from keys.selectors import device_statement, newest_certificate, public_keys
@@ -63,29 +63,6 @@ def found_federation(*, slug: str, name: str, actor: str = "system") -> Federati
     else:
         init_authority(federation_id=federation.id, federation=slug, actor=actor)
     return federation
-
-
-def create_site(*, federation: Federation, slug: str, name: str, actor: str) -> Site:
-    """Add a hospital, or return the one that has this slug already.
-
-    Raises:
-        MalformedMessageError: the slug is not a DNS label.
-    """
-    if _SLUG.fullmatch(slug) is None:
-        raise MalformedMessageError("a site's slug holds lower-case letters, digits and hyphens")
-    with transaction.atomic():
-        site, is_new = Site.objects.get_or_create(
-            federation=federation, slug=slug, defaults={"name": name, "created_at": timezone.now()}
-        )
-        if is_new:
-            record(
-                "site.created",
-                actor=actor,
-                feed=federation.feed,
-                subject=("site", site.id),
-                details={"slug": slug, "site": name},
-            )
-    return site
 
 
 def approve_device(*, device_id: UUID, actor: str, why: str = "") -> Device:

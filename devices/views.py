@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from controlplane.permissions import KeyMaterialReaders, OperatorWrites, RevokersWrite
-from devices import claims, enrolment, selectors, services, tasks
+from devices import claims, enrolment, selectors, services, sites, tasks
 from devices.models import Claim, Device, Federation, Site
 from devices.serializers import (
     BeginSerializer,
@@ -31,7 +31,7 @@ from devices.serializers import (
 from keys.models import Reason
 from latticeward.claim_code import ClaimCode, format_code, format_uri
 from latticeward.enrolment import FinishProofs
-from latticeward.errors import NotFoundError
+from latticeward.errors import NotFoundError, UnknownSiteError
 from latticeward.lifecycle import DeviceState
 
 
@@ -77,9 +77,7 @@ class SitesView(APIView):
     @extend_schema(request=SiteSerializer, responses={201: SiteSerializer})
     def post(self, request: Request) -> Response:
         body = _read(SiteSerializer, request)
-        site = services.create_site(
-            federation=_federation(), slug=body["slug"], name=body["name"], actor=_actor(request)
-        )
+        site = sites.create_site(federation=_federation(), slug=body["slug"], name=body["name"], actor=_actor(request))
         return Response(SiteSerializer(site).data, status=status.HTTP_201_CREATED)
 
 
@@ -183,7 +181,7 @@ class ClaimsView(APIView):
         body = _read(ClaimOrderSerializer, request)
         site = Site.objects.select_related("federation").filter(slug=body["site"]).first()
         if site is None:
-            raise NotFoundError(f"there is no site {body['site']!r}")
+            raise UnknownSiteError(f"There is no hospital {body['site']!r}.")
         claim, code = claims.create_claim(
             site=site,
             device_class=body["device_class"],

@@ -193,6 +193,12 @@ class NotFoundError(LatticewardError):
     code = "not_found"
 
 
+class UnknownSiteError(NotFoundError):
+    """An order names a hospital that the federation does not have."""
+
+    code = "unknown_site"
+
+
 class UnknownDeviceClassError(NotFoundError):
     """A claim, an order or a device names a class that the federation does not have."""
 

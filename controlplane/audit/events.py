@@ -49,6 +49,7 @@ EVENTS: Final[dict[str, str]] = {
     # devices
     "federation.created": "A federation was founded",
     "site.created": "A hospital was added",
+    "site.changed": "A hospital's name, time zone or contact was changed",
     "device_class.created": "A device class was added",
     "device_class.changed": "What is asked of a device class was changed",
     "claim.created": "A claim code was made",

@@ -56,9 +56,7 @@ def body_sealer(algorithm: BodyAlgorithm, *, key: bytes, header: bytes) -> BodyS
     return _ROWS[algorithm].sealer(key, header)
 
 
-def body_opener(
-    algorithm: BodyAlgorithm, *, key: bytes, header: bytes, plaintext_bytes: int
-) -> BodyStream:
+def body_opener(algorithm: BodyAlgorithm, *, key: bytes, header: bytes, plaintext_bytes: int) -> BodyStream:
     """Start to open a body of a declared plain length; its methods raise ``DecryptionError`` for every cause.
 
     What ``update_into`` gives is authentic, and may still be cut short: it counts once ``finalize`` has returned and
@@ -188,8 +186,6 @@ _ROWS: Final[Mapping[BodyAlgorithm, _Row]] = MappingProxyType(
             opener=lambda key, header, _: Cobblestone256Decryptor(key, _context(header)),
             open_whole=_open_cobblestone,
         ),
-        BodyAlgorithm.ASCON_STREAM: _Row(
-            sealer=_seal_ascon, opener=_open_ascon_stream, open_whole=_open_ascon
-        ),
+        BodyAlgorithm.ASCON_STREAM: _Row(sealer=_seal_ascon, opener=_open_ascon_stream, open_whole=_open_ascon),
     }
 )

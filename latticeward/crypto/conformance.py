@@ -51,9 +51,7 @@ class ConformanceRow:
     skipped: str = ""
 
 
-def run_conformance(
-    shared_vectors_dir: Path | None, *, own_vectors_dir: Path = OWN_VECTORS
-) -> list[ConformanceRow]:
+def run_conformance(shared_vectors_dir: Path | None, *, own_vectors_dir: Path = OWN_VECTORS) -> list[ConformanceRow]:
     """Run every set of vectors that is at hand; takes a few seconds.
 
     Args:
@@ -71,9 +69,7 @@ def run_conformance(
     return [_run(name, source, folders[source], path, check) for name, source, path, check in _CHECKS]
 
 
-def _run(
-    name: str, source: str, folder: Path | None, path: str, check: Check
-) -> ConformanceRow:
+def _run(name: str, source: str, folder: Path | None, path: str, check: Check) -> ConformanceRow:
     if folder is None or not (folder / path).is_file():
         reason = f"{path} is not in the {source}" if folder else f"the {source} are not installed here"
         return ConformanceRow(name=name, source=source, cases=0, passed=0, failed=0, skipped=reason)

@@ -264,9 +264,7 @@ def parse_envelope(raw: bytes | memoryview, *, limit_bytes: int) -> ParsedEnvelo
     )
 
 
-def verify_envelope(
-    parsed: ParsedEnvelope, *, purpose: Purpose, verify_key: CompositeVerifyKey
-) -> VerifiedEnvelope:
+def verify_envelope(parsed: ParsedEnvelope, *, purpose: Purpose, verify_key: CompositeVerifyKey) -> VerifiedEnvelope:
     """Check who made an envelope. The only way to something that can be opened.
 
     Raises:

@@ -132,9 +132,7 @@ def _check_wrapping() -> None:
     again = wrap_secret(answers.PAYLOAD, key=_KEY, associated_data=b"")
     _require_equal(unwrap_secret(again, key=_KEY, associated_data=b""), answers.PAYLOAD)
     forged = _flipped(wrapped, 12)
-    _require_refusal(
-        DecryptionError, lambda: unwrap_secret(forged, key=_KEY, associated_data=answers.HEADER)
-    )
+    _require_refusal(DecryptionError, lambda: unwrap_secret(forged, key=_KEY, associated_data=answers.HEADER))
 
 
 def _check_authentication() -> None:

@@ -83,9 +83,7 @@ def sign(payload: bytes | MessageHash, *, purpose: Purpose, key: CompositeSignin
     return key.sign_prehashed(_prehash(payload), context=purpose.context)
 
 
-def verify(
-    signature: bytes, payload: bytes | MessageHash, *, purpose: Purpose, key: CompositeVerifyKey
-) -> None:
+def verify(signature: bytes, payload: bytes | MessageHash, *, purpose: Purpose, key: CompositeVerifyKey) -> None:
     """Check a signature of ``sign``; returning is the only sign of success.
 
     Raises:
@@ -136,9 +134,7 @@ def parse_signed_message(raw: bytes, *, limit_bytes: int = MESSAGE_LIMIT_BYTES) 
     return message
 
 
-def verify_message(
-    message: UnverifiedMessage | bytes, *, purpose: Purpose, key: CompositeVerifyKey
-) -> bytes:
+def verify_message(message: UnverifiedMessage | bytes, *, purpose: Purpose, key: CompositeVerifyKey) -> bytes:
     """Check a signed message under the key that it names, and only then give out its payload.
 
     Raises:

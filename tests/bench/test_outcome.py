@@ -62,9 +62,7 @@ def test_without_a_published_round_there_is_no_median() -> None:
 
 def test_a_model_of_another_training_is_not_taken(tmp_path: Path) -> None:
     assert newest_model(tmp_path, training="t1") is None
-    np.savez(
-        tmp_path / "model.npz", vector=np.zeros(3, np.float32), number=np.int64(4), training_id=np.str_("t1")
-    )
+    np.savez(tmp_path / "model.npz", vector=np.zeros(3, np.float32), number=np.int64(4), training_id=np.str_("t1"))
     found = newest_model(tmp_path, training="t1")
     assert found is not None
     assert found[0] == 4

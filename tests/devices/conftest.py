@@ -3,7 +3,7 @@
 import pytest
 from django.core.cache import cache
 
-from devices import authentication, services
+from devices import authentication, services, sites
 from devices.models import Federation, Site
 from keys.services import forget_loaded_keys
 
@@ -24,4 +24,4 @@ def federation(db: None) -> Federation:
 
 @pytest.fixture
 def site(federation: Federation) -> Site:
-    return services.create_site(federation=federation, slug="cleveland", name="Cleveland Clinic", actor="user:1")
+    return sites.create_site(federation=federation, slug="cleveland", name="Cleveland Clinic", actor="user:1")

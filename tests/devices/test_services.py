@@ -15,10 +15,11 @@ from latticeward.claim_code import format_code, format_uri, parse_claim
 from latticeward.crypto.signing import Purpose
 from latticeward.errors import (
     InvalidTransitionError,
-    MalformedMessageError,
+    InvalidValueError,
     NotFoundError,
     StateError,
     UnknownDeviceClassError,
+    UnknownSiteError,
 )
 from tests.devices.machine import Machine, enrolled
 
@@ -125,8 +126,9 @@ def test_both_forms_of_a_claim_carry_the_anchor_and_the_server(site: Site) -> No
 
 
 def test_a_claim_for_longer_than_a_day_or_a_strange_class_is_refused(site: Site) -> None:
-    with pytest.raises(StateError):
-        claims.create_claim(site=site, device_class="workstation", actor="user:1", lifetime=timedelta(days=2))
+    for lifetime in (timedelta(days=2), timedelta(0), timedelta(seconds=-1)):
+        with pytest.raises(InvalidValueError):
+            claims.create_claim(site=site, device_class="workstation", actor="user:1", lifetime=lifetime)
     with pytest.raises(UnknownDeviceClassError):
         claims.create_claim(site=site, device_class="toaster", actor="user:1")
     assert not Claim.objects.exists()
@@ -134,20 +136,48 @@ def test_a_claim_for_longer_than_a_day_or_a_strange_class_is_refused(site: Site)
 
 def test_an_order_in_csv_makes_all_codes_or_none(site: Site) -> None:
     rows = claims.parse_rows("site,device_class,count\ncleveland,workstation,2\ncleveland,gateway\n")
-    assert rows == [ClaimRow("cleveland", "workstation", 2), ClaimRow("cleveland", "gateway", 1)]
+    assert rows == [ClaimRow("cleveland", "workstation", 2, line=2), ClaimRow("cleveland", "gateway", 1, line=3)]
     assert len(claims.create_claims(federation=site.federation, rows=rows, actor="user:1")) == 3
-    with pytest.raises(NotFoundError):
-        claims.create_claims(
-            federation=site.federation, rows=[*rows, ClaimRow("nowhere", "gateway", 1)], actor="user:1"
-        )
+    refusals = {
+        ClaimRow("nowhere", "gateway", line=9): (UnknownSiteError, "Line 9 .* 'nowhere'"),
+        ClaimRow("cleveland", "toaster", line=9): (UnknownDeviceClassError, "Line 9 .* 'toaster'"),
+        ClaimRow("cleveland", "gateway", 2, "ab" * 16): (InvalidValueError, "bound to a key is ordered once"),
+        ClaimRow("cleveland", "gateway", 998): (InvalidValueError, "at most 1000 codes"),
+    }
+    for row, (error, text) in refusals.items():
+        with pytest.raises(error, match=text):
+            claims.create_claims(federation=site.federation, rows=[*rows, row], actor="user:1")
     assert Claim.objects.count() == 3
 
 
+def test_an_order_may_come_from_a_spreadsheet_and_bind_codes_to_keys(site: Site) -> None:
+    text = "\ufeffsite;device_class;fingerprint\r\ncleveland;gateway;AB01 ab01ab01ab01ab01ab01ab01ab01\r\n"
+    (row,) = claims.parse_rows(text)
+    assert row.fingerprint == " ".join(["ab01"] * 8)
+    ((claim, _),) = claims.create_claims(federation=site.federation, rows=[row], actor="user:1")
+    assert claim.bound_fingerprint == row.fingerprint
+
+
 @pytest.mark.parametrize(
-    "text", ["", "site\ncleveland\n", "site,device_class,count\ncleveland,x,0\n", "site,device_class\n,x\n"]
+    ("text", "said"),
+    [
+        ("", "first line"),
+        ("site\ncleveland\n", "first line"),
+        ("site,device_class,colour\ncleveland,gateway,red\n", "first line"),
+        ("site,device_class,site\ncleveland,gateway,red\n", "first line"),
+        ("site,device_class\n", "no line under its first"),
+        ("site,device_class,count\ncleveland,x,0\n", "Line 2 .* count"),
+        ("site,device_class,count\ncleveland,x,1\ncleveland,x,many\n", "Line 3 .* count"),
+        ("site,device_class,count\ncleveland,x,²\n", "Line 2 .* count"),
+        ("site,device_class\n,x\n", "Line 2 .* no hospital"),
+        ("site,device_class\ncleveland\n", "Line 2 .* no device class"),
+        ("site,device_class\ncleveland,x,1,2\n", "Line 2 .* more cells"),
+        ("site,device_class,fingerprint\ncleveland,x,abc\n", "Line 2 .* fingerprint"),
+        ('site,device_class\n"cleveland,x\n', "no CSV"),
+    ],
 )
-def test_an_order_that_cannot_be_read_is_refused(text: str) -> None:
-    with pytest.raises(MalformedMessageError):
+def test_an_order_that_cannot_be_read_is_refused_with_its_line(text: str, said: str) -> None:
+    with pytest.raises(InvalidValueError, match=said):
         claims.parse_rows(text)
 
 

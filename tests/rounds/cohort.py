@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from devices.models import Device, Federation
-from devices.services import create_site, found_federation, get_device
+from devices.services import found_federation, get_device
+from devices.sites import create_site
 from latticeward.agent.jobs import JOBS
 from latticeward.agent.jobs.job import Job
 from latticeward.agent.pipeline import prepare_submission

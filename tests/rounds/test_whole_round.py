@@ -69,9 +69,7 @@ def test_every_hospital_can_open_the_model_with_its_own_stanza_and_with_no_other
 
 def _open_at(hospital: Hospital, published: Round, stanza: bytes) -> FloatVector:
     return open_model(
-        ModelManifest.verify(
-            bytes(published.model.signed_manifest), key=server_verify_key(Purpose.MODEL_MANIFEST)
-        ),
+        ModelManifest.verify(bytes(published.model.signed_manifest), key=server_verify_key(Purpose.MODEL_MANIFEST)),
         stanza=stanza,
         body=read_blob(published.model.body_blob),
         size=published.training.round_plan.layout.size,

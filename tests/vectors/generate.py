@@ -105,9 +105,7 @@ def make_keys() -> Any:
         rows.append({"kind": "kem", "algorithm": kem, "seed": text(KEY), "key_id": sealed_to.key_id.hex()})
     for kind in (AuthenticationSigningKey, ClassicalSigningKey):
         alone = kind.from_seed(KEY).verify_key
-        rows.append(
-            {"kind": kind.KIND, "algorithm": alone.algorithm, "seed": text(KEY), "key_id": alone.key_id.hex()}
-        )
+        rows.append({"kind": kind.KIND, "algorithm": alone.algorithm, "seed": text(KEY), "key_id": alone.key_id.hex()})
     return rows
 
 
@@ -136,9 +134,7 @@ def make_hpke() -> Any:
             "seed": text(KEY),
             "info": text(HEADER),
             "plaintext": text(PAYLOAD),
-            "sealed": text(
-                hpke_seal(PAYLOAD, key=DecapsulationKey.from_seed(KEY, kem).encapsulation_key, info=HEADER)
-            ),
+            "sealed": text(hpke_seal(PAYLOAD, key=DecapsulationKey.from_seed(KEY, kem).encapsulation_key, info=HEADER)),
         }
         for kem in SERVICE_KEMS
     ]
@@ -186,9 +182,7 @@ def make_envelopes() -> Any:
         raw = seal_envelope(
             PAYLOAD,
             header=header,
-            recipients=[
-                Recipient(key=recipient.encapsulation_key, role="round", subject_id=header.round_id, epoch=1)
-            ],
+            recipients=[Recipient(key=recipient.encapsulation_key, role="round", subject_id=header.round_id, epoch=1)],
             signing_key=signing_key,
             purpose=Purpose.UPDATE,
         )

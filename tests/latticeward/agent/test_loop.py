@@ -143,9 +143,7 @@ def test_a_refused_submission_is_not_sent_again(life: Life, server: FakeServer) 
     assert len(server.submitted) == 1
 
 
-def test_after_a_failed_round_the_same_plan_may_start_from_the_same_model_again(
-    life: Life, server: FakeServer
-) -> None:
+def test_after_a_failed_round_the_same_plan_may_start_from_the_same_model_again(life: Life, server: FakeServer) -> None:
     first = server.open_round(1)
     life.once()
     server.see(first, state="collecting")

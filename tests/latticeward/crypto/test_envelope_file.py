@@ -43,9 +43,7 @@ def seal_to(path: Path, sample: Sample) -> bytes:
 
 
 def verify_at(path: Path, sample: Sample, limit_bytes: int = 1 << 30) -> VerifiedEnvelopeFile:
-    return verify_file(
-        path, purpose=Purpose.UPDATE, verify_key=sample.signer.verify_key, limit_bytes=limit_bytes
-    )
+    return verify_file(path, purpose=Purpose.UPDATE, verify_key=sample.signer.verify_key, limit_bytes=limit_bytes)
 
 
 def open_to(target: Path, verified: VerifiedEnvelopeFile, sample: Sample, **who: Any) -> None:

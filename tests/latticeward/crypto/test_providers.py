@@ -196,7 +196,5 @@ print(sorted(heavy & set(sys.modules)))
 
 
 def test_the_ordinary_imports_load_no_provider() -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", _LEAN], capture_output=True, text=True, check=True, env={**os.environ}
-    )
+    run = subprocess.run([sys.executable, "-c", _LEAN], capture_output=True, text=True, check=True, env={**os.environ})
     assert run.stdout.strip() == "[]"

@@ -51,9 +51,7 @@ def test_a_wrong_answer_stops_the_start_with_one_sentence(
     if table == "KEY_IDS":
         swapped = {key: value if key.startswith(("ml-", "ed")) else "00" * 32 for key, value in answers.items()}
     else:
-        swapped = {
-            key: value[:40] + ("B" if value[40] == "A" else "A") + value[41:] for key, value in answers.items()
-        }
+        swapped = {key: value[:40] + ("B" if value[40] == "A" else "A") + value[41:] for key, value in answers.items()}
     monkeypatch.setattr(selftest_answers, table, swapped)
     with pytest.raises(SelfTestError) as caught:
         run_selftest(["hybrid"])

@@ -70,7 +70,7 @@ def test_the_vectors_of_the_draft_verify_under_our_keys(name: str) -> None:
 def test_the_representative_is_put_together_as_the_draft_says() -> None:
     row = PARAMETERS["mldsa65-ed25519"]
     made = make_representative(row, bytes(64), b"ctx")
-    assert made == b"CompositeAlgorithmSignatures2025" b"COMPSIG-MLDSA65-Ed25519-SHA512" b"\x03ctx" + bytes(64)
+    assert made == b"CompositeAlgorithmSignatures2025COMPSIG-MLDSA65-Ed25519-SHA512\x03ctx" + bytes(64)
     for prehash, context in ((bytes(63), b""), (bytes(65), b""), (bytes(64), bytes(256))):
         with pytest.raises(KeyUsageError):
             make_representative(row, prehash, context)
@@ -264,9 +264,7 @@ def test_a_flipped_bit_in_a_signed_message_is_refused(place: int, bit: int) -> N
 _MESSAGE: dict[str, bytes] = {}
 
 
-@pytest.mark.parametrize(
-    "case", json.loads((HERE / "signatures.json").read_text()), ids=lambda case: case["algorithm"]
-)
+@pytest.mark.parametrize("case", json.loads((HERE / "signatures.json").read_text()), ids=lambda case: case["algorithm"])
 def test_frozen_signatures_verify(case: dict[str, str]) -> None:
     key = CompositeSigningKey.from_seed(b64decode(case["seed"]), case["algorithm"]).verify_key
     payload = b64decode(case["payload"])

@@ -59,9 +59,7 @@ def test_an_unknown_suite_has_no_row() -> None:
         (["future-suite", "hybrid"], SERVICE, "hybrid", "hybrid"),
     ],
 )
-def test_the_best_common_suite_is_chosen(
-    offered: list[str], accepted: list[str], floor: str, chosen: str
-) -> None:
+def test_the_best_common_suite_is_chosen(offered: list[str], accepted: list[str], floor: str, chosen: str) -> None:
     assert negotiate(offered, accepted, floor).id == chosen
     assert negotiate(accepted, offered, floor).id == chosen
     assert negotiate(offered[::-1], accepted[::-1], floor).id == chosen
