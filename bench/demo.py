@@ -89,9 +89,7 @@ class Demo:
         wanted = urlsplit(ready["address"]).port
         if port is None and wanted not in (enrolled_at, 8750):
             self._board.say(f"  · port 8750 is in use by another program: taking {wanted}")
-        self._board.announce(
-            f"Address    {ready['address']}", f"Sign in    {ready['sign_in']}   (one use, 10 minutes)"
-        )
+        self._board.announce(f"Address    {ready['address']}", f"Sign in    {ready['sign_in']}   (one use, 10 minutes)")
         if self._wants_browser():
             webbrowser.open(ready["sign_in"])
         return ready
@@ -101,7 +99,7 @@ class Demo:
         return bool(shown) and not (self._options.no_browser or self._options.once)
 
     def _refuse_other_job(self, api: OperatorApi) -> None:
-        others = {device["site"] for device in api.get("/api/v1/devices")} - set(self._job.sites)
+        others = {device["site"] for device in api.rows("/api/v1/devices?page_size=200")} - set(self._job.sites)
         if others:
             raise DemoError(
                 f"{self._var} holds another job ({', '.join(sorted(map(name_of, others)))}). "
@@ -114,13 +112,11 @@ class Demo:
             self._board.say(f"  · {len(self._job.sites)} hospitals are enrolled already")
             return
         with self._board.step(f"enrolling {len(missing)} hospitals: four keys each, made and proven on the device"):
-            known = {row["slug"] for row in api.get("/api/v1/sites")}
+            known = {row["slug"] for row in api.rows("/api/v1/sites?page_size=200")}
             for site in missing:
                 if site not in known:
                     api.post("/api/v1/sites", {"slug": site, "name": name_of(site)})
-                claim = api.post(
-                    "/api/v1/claims", {"site": site, "device_class": "edge-server", "auto_approve": True}
-                )
+                claim = api.post("/api/v1/claims", {"site": site, "device_class": "edge-server", "auto_approve": True})
                 arguments = ["enrol", "--home", str(self._home(site)), "--name", f"{site}-1"]
                 self._agents.append(self._start_agent(site, arguments, stdin=f"{claim['uri']}\n".encode()))
             deadline = time.monotonic() + ENROLMENT_SECONDS
@@ -146,7 +142,7 @@ class Demo:
                 )
             deadline = time.monotonic() + ENROLMENT_SECONDS
             while True:
-                active = {row["site"] for row in api.get("/api/v1/devices") if row["state"] == "active"}
+                active = {row["site"] for row in api.rows("/api/v1/devices?page_size=200") if row["state"] == "active"}
                 if set(self._job.sites) <= active:
                     return
                 if time.monotonic() > deadline:
@@ -156,7 +152,7 @@ class Demo:
                 time.sleep(0.1)
 
     def _open_training(self, api: OperatorApi) -> str:
-        trainings = [row for row in api.get("/api/v1/trainings")["results"] if row["job"] == self._job.name]
+        trainings = api.rows(f"/api/v1/trainings?job={self._job.name}")
         unfinished = next((row for row in trainings if row["state"] in _UNFINISHED), None)
         if unfinished is not None:
             done, total = unfinished["rounds_done"], unfinished["rounds_max"]
@@ -175,7 +171,8 @@ class Demo:
                 scene = Scene(
                     training=api.get(f"/api/v1/trainings/{training}"),
                     rounds=sorted(
-                        api.get(f"/api/v1/rounds?training={training}")["results"], key=lambda row: int(row["number"])
+                        api.rows(f"/api/v1/rounds?page_size=200&training={training}"),
+                        key=lambda row: int(row["number"]),
                     ),
                 )
                 if self._first_published is None and scene.training["rounds_done"]:

@@ -102,9 +102,7 @@ class _Case:
         return seal_envelope(
             self.plaintext,
             header=header_for(len(self.plaintext), self.signer),
-            recipients=[
-                Recipient(key=self.round_key.encapsulation_key, role="round", subject_id=_ROUND, epoch=1)
-            ],
+            recipients=[Recipient(key=self.round_key.encapsulation_key, role="round", subject_id=_ROUND, epoch=1)],
             signing_key=self.signer,
             purpose=Purpose.UPDATE,
         )
@@ -112,9 +110,7 @@ class _Case:
     def open(self) -> bytes:
         parsed = parse_envelope(self.sealed, limit_bytes=len(self.sealed))
         verified = verify_envelope(parsed, purpose=Purpose.UPDATE, verify_key=self.signer.verify_key)
-        opened = open_envelope(
-            verified, role="round", subject_id=_ROUND, epoch=1, decapsulation_key=self.round_key
-        )
+        opened = open_envelope(verified, role="round", subject_id=_ROUND, epoch=1, decapsulation_key=self.round_key)
         return opened.plaintext
 
 

@@ -6,6 +6,7 @@ import urllib.request
 from http.cookiejar import CookieJar
 from typing import Any, Final
 from urllib.parse import urlencode
+from uuid import uuid4
 
 from bench.processes import DemoError
 
@@ -33,6 +34,16 @@ class OperatorApi:
         """The JSON at ``path``."""
         return self._json("GET", path, None)
 
+    def rows(self, path: str) -> list[Any]:
+        """All rows of the list at ``path``, page after page."""
+        found: list[Any] = []
+        following: str | None = path
+        while following:
+            page = self.get(following)
+            found += page["results"]
+            following = page["next"]
+        return found
+
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """The JSON answer to a JSON body."""
         return self._json("POST", path, body)
@@ -44,7 +55,11 @@ class OperatorApi:
     def _json(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         headers = {"Accept": "application/json", "Referer": f"{self.address}/"}
         if body is not None:
-            headers |= {"Content-Type": "application/json", "X-CSRFToken": self._csrf_token()}
+            headers |= {
+                "Content-Type": "application/json",
+                "X-CSRFToken": self._csrf_token(),
+                "Idempotency-Key": str(uuid4()),
+            }
         data = None if body is None else json.dumps(body).encode("utf-8")
         raw = self._send(urllib.request.Request(self.address + path, data=data, headers=headers, method=method))
         return json.loads(raw) if raw else None

@@ -40,9 +40,7 @@ def medians(scene: Scene) -> dict[str, Any]:
                 stages.setdefault(stage, []).append(1000 * seconds)
     return {
         "seconds_per_round_median": _median([row["seconds"] for row in rounds]),
-        "seconds_last_update_to_published_median": _median(
-            [row["seconds_last_update_to_published"] for row in rounds]
-        ),
+        "seconds_last_update_to_published_median": _median([row["seconds_last_update_to_published"] for row in rounds]),
         "stage_milliseconds_median": {stage: round(statistics.median(values), 3) for stage, values in stages.items()},
     }
 

@@ -66,4 +66,12 @@ def production_is_safe(app_configs: Any, **_: Any) -> list[CheckMessage]:
         )
     if "*" in settings.ALLOWED_HOSTS:
         problems.append(Warning("Any host name is accepted.", id="latticeward.W001"))
+    if settings.PUBLIC_URL.startswith("https://") and not settings.TRUSTED_PROXIES:
+        problems.append(
+            Warning(
+                "No proxy is trusted, so limits by address count the TLS front for everybody.",
+                hint="Set LATTICEWARD_TRUSTED_PROXIES to the number of proxies that write X-Forwarded-For.",
+                id="latticeward.W002",
+            )
+        )
     return problems

@@ -43,6 +43,15 @@ class Environment(BaseSettings):
         8 * 1024**3, ge=1024, description="room for uploads in chunks that are not whole yet, of all devices"
     )
     max_connections: int = Field(2048, ge=16, description="connections and requests that one web process takes at once")
+    trusted_proxies: int = Field(
+        0, ge=0, le=8, description="proxies in front whose entries in X-Forwarded-For are believed"
+    )
+    limit_person: int = Field(6_000, ge=0, description="REST requests of one person a minute; 0: no limit")
+    limit_device: int = Field(3_000, ge=0, description="signed requests of one device a minute; 0: no limit")
+    limit_enrolment: int = Field(600, ge=0, description="first calls of enrolments by one address a minute")
+    limit_public: int = Field(6_000, ge=0, description="trust, revocation and status answers to one address a minute")
+    limit_sign_in: int = Field(20, ge=0, description="attempts to sign in, by one address and for one name, a minute")
+    limit_refused: int = Field(1_200, ge=0, description="refused signatures from one address a minute")
     worker_concurrency: int = Field(2, ge=1, le=64)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

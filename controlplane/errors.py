@@ -42,6 +42,7 @@ PROBLEMS: Final[Mapping[type[domain.LatticewardError], tuple[int, str]]] = {
     domain.NotPermittedError: (403, "You may not do this."),
     domain.SecondPersonError: (403, "Two people decide this: another person than the one who proposed it."),
     domain.TooManyRequestsError: (429, "Too many of these are open already. Wait for one to end."),
+    domain.ThrottledError: (429, "Too many requests in this minute. Wait as long as Retry-After says, then repeat."),
     domain.RecomputationError: (409, "The round does not follow from the updates that it says it counted."),
     domain.LedgerError: (409, "The ledger could not be verified."),
     domain.InclusionProofError: (409, "The inclusion proof does not verify."),
@@ -58,6 +59,8 @@ PROBLEMS: Final[Mapping[type[domain.LatticewardError], tuple[int, str]]] = {
     domain.UnknownSiteError: (422, "The federation has no such hospital. Name one that it has."),
     domain.UnknownDeviceClassError: (422, "The federation has no such device class. Name one that it has."),
     domain.IdempotencyMismatchError: (422, "This idempotency key was used with other content."),
+    domain.RequestInProgressError: (409, "The first request with this idempotency key is still at work. Ask again."),
+    domain.ShownOnceError: (409, "This was done, and its secret is shown only once. See answer for what was made."),
     domain.RoundError: (422, "The round does not allow this."),
     domain.IncompatiblePlanError: (422, "The plan's parts do not fit each other."),
     domain.PlanBelowFloorError: (422, "The plan asks for less protection than the hospital's floor."),
@@ -104,16 +107,23 @@ def problem_of(error: domain.LatticewardError) -> tuple[int, dict[str, Any]]:
     status, sentence = PROBLEMS[type(error)]
     if isinstance(error, _SPEAKING) and str(error):
         sentence = str(error)
-    status, body = problem(status, error.code, sentence, retryable=error.retryable)
+    told: dict[str, Any] = {"answer": error.answer} if isinstance(error, domain.ShownOnceError) else {}
+    status, body = problem(status, error.code, sentence, retryable=error.retryable, **told)
     level = logging.ERROR if status >= 500 else logging.INFO
     logger.log(level, "%s refused with %s: %s", body["instance"], error.code, error)
     return status, body
 
 
+def headers_of(error: domain.LatticewardError) -> dict[str, str]:
+    """What an answer to this error says beside its body: when to come again."""
+    seconds = getattr(error, "retry_after_seconds", None)
+    return {} if seconds is None else {"Retry-After": str(seconds)}
+
+
 def problem_response(error: domain.LatticewardError) -> HttpResponse:
     """A domain error as an answer of a plain Django view."""
     status, body = problem_of(error)
-    return JsonResponse(body, status=status, content_type=PROBLEM_TYPE)
+    return JsonResponse(body, status=status, content_type=PROBLEM_TYPE, headers=headers_of(error))
 
 
 class BoundedJSONParser(JSONParser):
@@ -131,6 +141,7 @@ def problem_handler(error: Exception, context: dict[str, Any]) -> Response | Non
     headers: dict[str, str] = {}
     if isinstance(error, domain.LatticewardError):
         status, body = problem_of(error)
+        headers = headers_of(error)
     elif isinstance(error, Http404):
         status, body = problem(404, "not_found", PROBLEMS[domain.NotFoundError][1])
     elif isinstance(error, exceptions.ValidationError):

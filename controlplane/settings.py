@@ -46,6 +46,7 @@ SECRET_KEY = ENVIRONMENT.secret_key or _kept_secret()
 PUBLIC_URL = ENVIRONMENT.public_url.rstrip("/")
 ALLOWED_HOSTS = [host.strip() for host in ENVIRONMENT.allowed_hosts.split(",") if host.strip()]
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
 ROOT_URLCONF = "controlplane.urls"
 ASGI_APPLICATION = "controlplane.asgi.application"
 
@@ -183,6 +184,8 @@ MAX_UPDATE_BYTES = ENVIRONMENT.max_update_bytes
 MAX_OPEN_UPLOAD_BYTES = ENVIRONMENT.max_open_upload_bytes
 MAX_CONNECTIONS = ENVIRONMENT.max_connections
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+# Requests a minute by what is counted, see controlplane/throttles.py.
+LIMITS = {name: getattr(ENVIRONMENT, name) for name in Environment.model_fields if name.startswith("limit_")}
 
 # --- policy --------------------------------------------------------------------------------------------------------
 
@@ -201,8 +204,6 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["controlplane.errors.BoundedJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.LimitOffsetPagination",
-    "PAGE_SIZE": 100,
     "EXCEPTION_HANDLER": "controlplane.errors.problem_handler",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }

@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from rest_framework import serializers
 
+from controlplane.serializers import ListQuery
 from keys.models import Reason
+from latticeward.lifecycle import DeviceState
 
 _FIELD_LIMIT_CHARS: Final = 48_000
 
@@ -73,6 +75,34 @@ class SiteSerializer(serializers.Serializer[Any]):
     slug = serializers.SlugField(max_length=63)
     name = serializers.CharField(max_length=200)
     created_at = serializers.DateTimeField(read_only=True)
+
+
+class SitesQuery(ListQuery):
+    """Orders of the list of hospitals."""
+
+    orderings = {"created_at": "created_at", "name": "name", "slug": "slug"}
+    default_ordering = "name"
+
+
+class DevicesQuery(ListQuery):
+    """Filters and orders of the fleet."""
+
+    orderings = {"name": "name", "requested_at": "requested_at", "site": "site__slug", "state": "state"}
+    default_ordering = "site"
+
+    state = serializers.ChoiceField(choices=sorted(DeviceState), required=False)
+    suite = serializers.CharField(max_length=40, required=False)
+    site = serializers.SlugField(max_length=63, required=False, help_text="slug of the hospital")
+    device_class = serializers.SlugField(max_length=63, required=False)
+
+
+class ClaimsQuery(ListQuery):
+    """Filters and orders of the claim codes."""
+
+    orderings = {"created_at": "created_at", "expires_at": "expires_at"}
+
+    site = serializers.SlugField(max_length=63, required=False, help_text="slug of the hospital")
+    consumed = serializers.BooleanField(required=False, help_text="only used or cancelled ones, or only the others")
 
 
 class DeviceSerializer(serializers.Serializer[Any]):

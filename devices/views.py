@@ -1,17 +1,20 @@
 """The doors of enrolment, and what operators do with sites, devices and claim codes over REST."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
+from django.db import transaction
+from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from controlplane.permissions import KeyMaterialReaders, OperatorWrites, RevokersWrite
+from controlplane.throttles import Limit
+from controlplane.views import Endpoint, ListEndpoint
 from devices import claims, enrolment, selectors, services, sites, tasks
 from devices.models import Claim, Device, Federation, Site
 from devices.serializers import (
@@ -20,13 +23,16 @@ from devices.serializers import (
     ClaimBulkSerializer,
     ClaimOrderSerializer,
     ClaimSerializer,
+    ClaimsQuery,
     DecisionSerializer,
     DeviceSerializer,
+    DevicesQuery,
     FinishedSerializer,
     FinishSerializer,
     NewClaimSerializer,
     RevokeSerializer,
     SiteSerializer,
+    SitesQuery,
 )
 from keys.models import Reason
 from latticeward.claim_code import ClaimCode, format_code, format_uri
@@ -35,29 +41,33 @@ from latticeward.errors import NotFoundError, UnknownSiteError
 from latticeward.lifecycle import DeviceState
 
 
-class EnrolmentsView(APIView):
+class EnrolmentsView(Endpoint):
     """The first message of a machine that holds a claim code; the MAC inside is its only authentication."""
 
+    repeats_safely = "the same transcript gets the stored answer again"
+    limit = Limit.ENROLMENT
     authentication_classes: list[Any] = []
     permission_classes = [AllowAny]
 
     @extend_schema(request=BeginSerializer, responses={201: BegunSerializer})
     def post(self, request: Request) -> Response:
-        body = _read(BeginSerializer, request)
-        begun = enrolment.begin_enrolment(transcript=body["transcript"], mac=body["mac"], source=_source(request))
+        body = self.read(BeginSerializer, request)
+        begun = enrolment.begin_enrolment(transcript=body["transcript"], mac=body["mac"], source=self.source(request))
         answer = {"enrolment": begun.enrolment_id, "answer": begun.answer, "mac": begun.mac}
         return Response(BegunSerializer(answer).data, status=status.HTTP_201_CREATED)
 
 
-class FinishEnrolmentView(APIView):
+class FinishEnrolmentView(Endpoint):
     """The proofs of all four keys; what comes out is a device, waiting for approval or its certificate."""
 
+    repeats_safely = "the same proofs get the same device again"
+    limit = Limit.ENROLMENT
     authentication_classes: list[Any] = []
     permission_classes = [AllowAny]
 
     @extend_schema(request=FinishSerializer, responses={202: FinishedSerializer})
     def post(self, request: Request, enrolment_id: UUID) -> Response:
-        body = _read(FinishSerializer, request)
+        body = self.read(FinishSerializer, request)
         proofs = FinishProofs(challenge_mac=body["challenge_mac"], **body["signatures"])
         device = enrolment.finish_enrolment(enrolment_id=enrolment_id, proofs=proofs)
         _enqueue_issue(device)
@@ -65,33 +75,41 @@ class FinishEnrolmentView(APIView):
         return Response(FinishedSerializer(answer).data, status=status.HTTP_202_ACCEPTED)
 
 
-class SitesView(APIView):
+class SitesView(ListEndpoint):
     """The hospitals of the federation."""
 
     permission_classes = [OperatorWrites]
+    row = SiteSerializer
+    query = SitesQuery
 
-    @extend_schema(responses=SiteSerializer(many=True))
-    def get(self, request: Request) -> Response:
-        return Response(SiteSerializer(Site.objects.order_by("name"), many=True).data)
+    def rows(self, asked: dict[str, Any]) -> QuerySet[Site]:
+        return Site.objects.all()
 
     @extend_schema(request=SiteSerializer, responses={201: SiteSerializer})
     def post(self, request: Request) -> Response:
-        body = _read(SiteSerializer, request)
-        site = sites.create_site(federation=_federation(), slug=body["slug"], name=body["name"], actor=_actor(request))
+        body = self.read(SiteSerializer, request)
+        site = sites.create_site(
+            federation=_federation(), slug=body["slug"], name=body["name"], actor=self.actor(request)
+        )
         return Response(SiteSerializer(site).data, status=status.HTTP_201_CREATED)
 
 
-class DevicesView(APIView):
+class DevicesView(ListEndpoint):
     """The fleet."""
 
     permission_classes = [KeyMaterialReaders]
+    row = DeviceSerializer
+    query = DevicesQuery
 
-    @extend_schema(responses=DeviceSerializer(many=True))
-    def get(self, request: Request) -> Response:
-        return Response(DeviceSerializer(selectors.fleet(_federation()), many=True).data)
+    def rows(self, asked: dict[str, Any]) -> QuerySet[Device]:
+        names = {"state": "state", "suite": "suite", "site": "site__slug", "device_class": "device_class__slug"}
+        return selectors.fleet(_federation()).filter(**{names[name]: asked[name] for name in names if name in asked})
+
+    def show(self, rows: list[Device]) -> Sequence[Any]:
+        return super().show(selectors.fleet_rows(rows))
 
 
-class DeviceView(APIView):
+class DeviceView(Endpoint):
     """One device."""
 
     permission_classes = [KeyMaterialReaders]
@@ -101,84 +119,88 @@ class DeviceView(APIView):
         return _device_response(device_id)
 
 
-class ApproveDeviceView(APIView):
+class ApproveDeviceView(Endpoint):
     """Let a machine take part, after its fingerprint was compared."""
 
     permission_classes = [OperatorWrites]
 
     @extend_schema(request=DecisionSerializer, responses=DeviceSerializer)
     def post(self, request: Request, device_id: UUID) -> Response:
-        why = _read(DecisionSerializer, request)["why"]
-        _enqueue_issue(services.approve_device(device_id=device_id, actor=_actor(request), why=why))
+        why = self.read(DecisionSerializer, request)["why"]
+        _enqueue_issue(services.approve_device(device_id=device_id, actor=self.actor(request), why=why))
         return _device_response(device_id)
 
 
-class DeclineDeviceView(APIView):
+class DeclineDeviceView(Endpoint):
     """Refuse a machine that asked."""
 
     permission_classes = [OperatorWrites]
 
     @extend_schema(request=DecisionSerializer, responses=DeviceSerializer)
     def post(self, request: Request, device_id: UUID) -> Response:
-        why = _read(DecisionSerializer, request)["why"]
-        services.decline_device(device_id=device_id, actor=_actor(request), why=why)
+        why = self.read(DecisionSerializer, request)["why"]
+        services.decline_device(device_id=device_id, actor=self.actor(request), why=why)
         return _device_response(device_id)
 
 
-class SuspendDeviceView(APIView):
+class SuspendDeviceView(Endpoint):
     """Take a device out until it is reinstated."""
 
     permission_classes = [RevokersWrite]
 
     @extend_schema(request=DecisionSerializer, responses=DeviceSerializer)
     def post(self, request: Request, device_id: UUID) -> Response:
-        why = _read(DecisionSerializer, request)["why"]
-        services.suspend_device(device_id=device_id, actor=_actor(request), why=why)
+        why = self.read(DecisionSerializer, request)["why"]
+        services.suspend_device(device_id=device_id, actor=self.actor(request), why=why)
         return _device_response(device_id)
 
 
-class ReinstateDeviceView(APIView):
+class ReinstateDeviceView(Endpoint):
     """Let a suspended device take part again."""
 
     permission_classes = [OperatorWrites]
 
     @extend_schema(request=DecisionSerializer, responses=DeviceSerializer)
     def post(self, request: Request, device_id: UUID) -> Response:
-        why = _read(DecisionSerializer, request)["why"]
-        services.reinstate_device(device_id=device_id, actor=_actor(request), why=why)
+        why = self.read(DecisionSerializer, request)["why"]
+        services.reinstate_device(device_id=device_id, actor=self.actor(request), why=why)
         return _device_response(device_id)
 
 
-class RevokeDeviceView(APIView):
+class RevokeDeviceView(Endpoint):
     """Take trust away from a device, for good and with a reason."""
 
     permission_classes = [RevokersWrite]
 
     @extend_schema(request=RevokeSerializer, responses=DeviceSerializer)
     def post(self, request: Request, device_id: UUID) -> Response:
-        body = _read(RevokeSerializer, request)
+        body = self.read(RevokeSerializer, request)
         services.revoke_device(
             device_id=device_id,
-            actor=_actor(request),
+            actor=self.actor(request),
             reason=Reason(body["reason"]),
             invalid_from=body["invalid_from"],
         )
         return _device_response(device_id)
 
 
-class ClaimsView(APIView):
+class ClaimsView(ListEndpoint):
     """Claim codes: listed without their secrets, made with them, once."""
 
+    shown_once = ("code", "uri")
     permission_classes = [KeyMaterialReaders]
+    row = ClaimSerializer
+    query = ClaimsQuery
 
-    @extend_schema(responses=ClaimSerializer(many=True))
-    def get(self, request: Request) -> Response:
-        rows = Claim.objects.select_related("site", "device_class").order_by("-created_at")[:500]
-        return Response(ClaimSerializer(rows, many=True).data)
+    def rows(self, asked: dict[str, Any]) -> QuerySet[Claim]:
+        rows = Claim.objects.select_related("site", "device_class")
+        if "site" in asked:
+            rows = rows.filter(site__slug=asked["site"])
+        return rows.filter(consumed_at__isnull=not asked["consumed"]) if "consumed" in asked else rows
 
     @extend_schema(request=ClaimOrderSerializer, responses={201: NewClaimSerializer})
     def post(self, request: Request) -> Response:
-        body = _read(ClaimOrderSerializer, request)
+        body = self.read(ClaimOrderSerializer, request)
         site = Site.objects.select_related("federation").filter(slug=body["site"]).first()
         if site is None:
             raise UnknownSiteError(f"There is no hospital {body['site']!r}.")
@@ -186,53 +208,38 @@ class ClaimsView(APIView):
             site=site,
             device_class=body["device_class"],
             auto_approve=body["auto_approve"],
-            actor=_actor(request),
+            actor=self.actor(request),
         )
         return Response(_new_claim(claim, code), status=status.HTTP_201_CREATED)
 
 
-class ClaimBulkView(APIView):
+class ClaimBulkView(Endpoint):
     """Many claim codes from one order in CSV: all of them, or none."""
 
+    shown_once = ("code", "uri")
     permission_classes = [OperatorWrites]
 
     @extend_schema(request=ClaimBulkSerializer, responses={201: NewClaimSerializer(many=True)})
     def post(self, request: Request) -> Response:
-        body = _read(ClaimBulkSerializer, request)
+        body = self.read(ClaimBulkSerializer, request)
         made = claims.create_claims(
             federation=_federation(),
             rows=claims.parse_rows(body["csv"]),
-            actor=_actor(request),
+            actor=self.actor(request),
             auto_approve=body["auto_approve"],
         )
         return Response([_new_claim(*pair) for pair in made], status=status.HTTP_201_CREATED)
 
 
-class ClaimView(APIView):
+class ClaimView(Endpoint):
     """One claim code; deleting it makes it worthless."""
 
     permission_classes = [OperatorWrites]
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, claim_id: UUID) -> Response:
-        claims.cancel_claim(claim_id=claim_id, actor=_actor(request))
+        claims.cancel_claim(claim_id=claim_id, actor=self.actor(request))
         return Response(status=status.HTTP_204_NO_CONTENT)
-
-
-def _read(serializer: type[Any], request: Request) -> Any:
-    parsed = serializer(data=request.data)
-    parsed.is_valid(raise_exception=True)
-    return parsed.validated_data
-
-
-def _source(request: Request) -> str:
-    # Behind our own TLS front the last entry is the one that the front wrote; what stands before it anybody may write.
-    forwarded = request.headers.get("X-Forwarded-For", "") if settings.SECURE_PROXY_SSL_HEADER else ""
-    return forwarded.rpartition(",")[2].strip() or str(request.META.get("REMOTE_ADDR", ""))
-
-
-def _actor(request: Request) -> str:
-    return f"user:{request.user.pk}"
 
 
 def _federation() -> Federation:
@@ -243,10 +250,10 @@ def _federation() -> Federation:
 
 
 def _device_response(device_id: UUID) -> Response:
-    rows = [row for row in selectors.fleet(_federation()) if row.id == str(device_id)]
-    if not rows:
+    device = selectors.fleet(_federation()).filter(pk=device_id).first()
+    if device is None:
         raise NotFoundError(f"there is no device {device_id}")
-    return Response(DeviceSerializer(rows[0]).data)
+    return Response(DeviceSerializer(selectors.fleet_rows([device])[0]).data)
 
 
 def _new_claim(claim: Claim, code: ClaimCode) -> dict[str, Any]:
@@ -254,6 +261,5 @@ def _new_claim(claim: Claim, code: ClaimCode) -> dict[str, Any]:
 
 
 def _enqueue_issue(device: Device) -> None:
-    # The service's transaction has been committed when it returns, so the worker finds what it looks for.
     if device.state == DeviceState.APPROVED:
-        tasks.issue_device.delay(str(device.id))
+        transaction.on_commit(lambda: tasks.issue_device.delay(str(device.id)))

@@ -39,9 +39,7 @@ from latticeward.errors import StateError
 ANCHOR_LIFETIME: Final = ROOT_LIFETIME
 
 
-def init_authority(
-    *, federation_id: UUID | str, federation: str, actor: str = "system"
-) -> Authority:
+def init_authority(*, federation_id: UUID | str, federation: str, actor: str = "system") -> Authority:
     """Make the authority of this installation, or bring an existing one up to date. Safe to call at every start.
 
     Args:

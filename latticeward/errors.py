@@ -189,6 +189,21 @@ class TooManyRequestsError(StateError):
     retryable = True
 
 
+class ThrottledError(StateError):
+    """More requests in this minute than the sender may make; nothing was done.
+
+    Args:
+        retry_after_seconds: when the next minute begins, at least 1.
+    """
+
+    code = "throttled"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class NotFoundError(LatticewardError):
     code = "not_found"
 
@@ -209,6 +224,28 @@ class IdempotencyMismatchError(StateError):
     """An idempotency key came back with other content."""
 
     code = "idempotency_mismatch"
+
+
+class RequestInProgressError(StateError):
+    """The first request with this idempotency key is still being worked on."""
+
+    code = "request_in_progress"
+    retryable = True
+    retry_after_seconds = 1
+
+
+class ShownOnceError(StateError):
+    """The first answer held a secret that is shown once and kept nowhere.
+
+    Args:
+        answer: what that answer said besides.
+    """
+
+    code = "shown_once"
+
+    def __init__(self, message: str, *, answer: object) -> None:
+        super().__init__(message)
+        self.answer = answer
 
 
 # --- rounds ------------------------------------------------------------------------------------------------------

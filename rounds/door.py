@@ -7,7 +7,6 @@ errors are the same problem documents as everywhere.
 """
 
 import asyncio
-import functools
 import hashlib
 import json
 import logging
@@ -21,8 +20,10 @@ from urllib.parse import parse_qs
 
 from django.db import close_old_connections
 
-from controlplane.errors import PROBLEM_TYPE, problem, problem_of
-from devices.authentication import authenticate
+from controlplane.addresses import client_address
+from controlplane.errors import PROBLEM_TYPE, headers_of, problem, problem_of
+from controlplane.throttles import Limit, require_left, spend, spend_by_address
+from devices.authentication import AuthenticatedDevice, authenticate
 from devices.models import Device
 from latticeward.crypto.httpsig import RequestFacts, VerifiedRequest, verify_body_digest
 from latticeward.errors import (
@@ -30,7 +31,9 @@ from latticeward.errors import (
     MalformedMessageError,
     MessageTooLargeError,
     NotFoundError,
+    ProtocolError,
     SlowRequestError,
+    VerificationError,
 )
 
 Scope = dict[str, Any]
@@ -237,6 +240,7 @@ class Door:
             return
         except LatticewardError as error:
             reply = Reply.problem(*problem_of(error))
+            reply.headers += [(name.lower().encode(), value.encode()) for name, value in headers_of(error).items()]
         except Exception:
             # A fault of ours: the device gets the same kind of answer as for every other refusal, the log the rest.
             status, body = problem_of(LatticewardError("the door failed"))
@@ -246,7 +250,7 @@ class Door:
 
     async def _answer(self, entry: Entry, identity: str, scope: Scope, receive: Receive) -> Reply:
         facts = facts_of(scope)
-        verified = await in_thread(functools.partial(authenticate, facts, enrolling=entry.enrolling))
+        verified = await in_thread(_admit, facts, entry.enrolling, _address_of(scope, facts))
         call = Call(
             device=verified.device,
             facts=facts,
@@ -256,6 +260,23 @@ class Door:
             query=_parsed(facts.query),
         )
         return await entry.route(call)
+
+
+def _admit(facts: RequestFacts, enrolling: bool, address: str) -> AuthenticatedDevice:
+    """Authenticate and count; whoever keeps sending what is refused is refused before any signature is looked at."""
+    require_left(Limit.REFUSED, address)
+    try:
+        verified = authenticate(facts, enrolling=enrolling)
+    except (VerificationError, ProtocolError):
+        spend_by_address(Limit.REFUSED, address)
+        raise
+    spend(Limit.DEVICE, str(verified.device.id))
+    return verified
+
+
+def _address_of(scope: Scope, facts: RequestFacts) -> str:
+    forwarded = ",".join(value for name, value in facts.headers if name == "x-forwarded-for")
+    return client_address((scope.get("client") or ("",))[0], forwarded)
 
 
 def _parsed(query: str) -> dict[str, list[str]]:

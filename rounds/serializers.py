@@ -4,8 +4,9 @@ from typing import Any
 
 from rest_framework import serializers
 
+from controlplane.serializers import ListQuery
 from latticeward.jobs import JOB_SPECS
-from latticeward.lifecycle import ParticipantState, RoundState
+from latticeward.lifecycle import ParticipantState, RoundState, TrainingState
 from rounds.models import Round, Training
 from rounds.selectors import metric_by_round, seconds_of
 
@@ -36,26 +37,118 @@ class ComparisonReport(serializers.Serializer[Any]):
     by_site = serializers.DictField(required=False)
 
 
+class TrainingsQuery(ListQuery):
+    """Filters and orders of the trainings."""
+
+    orderings = {"created_at": "created_at", "title": "title"}
+
+    state = serializers.ChoiceField(choices=sorted(TrainingState), required=False)
+    job = serializers.CharField(max_length=40, required=False)
+    suite = serializers.CharField(max_length=40, required=False)
+
+
+class RoundsQuery(ListQuery):
+    """Filters and orders of the rounds."""
+
+    orderings = {"created_at": "created_at", "number": "number"}
+
+    training = serializers.UUIDField(required=False)
+    state = serializers.ChoiceField(choices=sorted(RoundState), required=False)
+    kind = serializers.ChoiceField(choices=["training", "evaluation"], required=False)
+
+
+class HexField(serializers.Field[bytes, str, str, Any]):
+    """Bytes as lower-case hexadecimal; shown only."""
+
+    def __init__(self, **named: Any) -> None:
+        super().__init__(read_only=True, **named)
+
+    def to_representation(self, value: bytes) -> str:
+        return bytes(value).hex()
+
+
+class TrainingRow(serializers.Serializer[Any]):
+    """One training as it stands in the list."""
+
+    id = serializers.UUIDField()
+    federation = serializers.UUIDField(source="federation_id")
+    title = serializers.CharField()
+    job = serializers.CharField()
+    state = serializers.ChoiceField(choices=sorted(TrainingState))
+    suite = serializers.CharField()
+    metric = serializers.CharField(help_text="name of what is measured")
+    quorum = serializers.IntegerField()
+    rounds_max = serializers.IntegerField()
+    rounds_done = serializers.IntegerField()
+    plan_digest = HexField(help_text="SHA-256, hexadecimal")
+    comparison = serializers.JSONField(allow_null=True)  # type: ignore[var-annotated]
+    created_at = serializers.DateTimeField()
+    ended_at = serializers.DateTimeField(allow_null=True)
+
+
+class MetricOfRound(serializers.Serializer[Any]):
+    """The pooled metric of the model that a round started from."""
+
+    round = serializers.IntegerField()
+    model_number = serializers.IntegerField()
+    name = serializers.CharField()
+    value = serializers.FloatField()
+
+
+class TrainingAnswer(TrainingRow):
+    """One training with its metric by round."""
+
+    metrics = MetricOfRound(many=True)
+
+
+class RoundParticipant(serializers.Serializer[Any]):
+    """One device in a round."""
+
+    device = serializers.UUIDField()
+    site = serializers.CharField()
+    state = serializers.ChoiceField(choices=sorted(ParticipantState))
+    code = serializers.CharField(allow_null=True, help_text="why it was refused, dropped or excluded")
+    stage_seconds = serializers.DictField(child=serializers.FloatField())
+
+
+class RoundMetric(serializers.Serializer[Any]):
+    """What a published round measured."""
+
+    name = serializers.CharField()
+    value = serializers.FloatField(allow_null=True)
+
+
+class RoundAnswer(serializers.Serializer[Any]):
+    """One round with its participants and how long its parts took."""
+
+    id = serializers.UUIDField()
+    training = serializers.UUIDField()
+    number = serializers.IntegerField()
+    kind = serializers.ChoiceField(choices=["training", "evaluation"])
+    state = serializers.ChoiceField(choices=sorted(RoundState))
+    quorum = serializers.IntegerField()
+    invited = serializers.IntegerField()
+    accepted = serializers.IntegerField()
+    participants = RoundParticipant(many=True)
+    base_model = serializers.UUIDField(allow_null=True)
+    model = serializers.UUIDField(allow_null=True)
+    metric = RoundMetric()
+    failure_code = serializers.CharField(allow_null=True)
+    stage_seconds = serializers.JSONField()
+    opened_at = serializers.DateTimeField(allow_null=True)
+    closed_at = serializers.DateTimeField(allow_null=True)
+    published_at = serializers.DateTimeField(allow_null=True)
+    seconds = serializers.FloatField(allow_null=True)
+    seconds_last_update_to_published = serializers.FloatField(allow_null=True)
+
+
 def training_as_json(training: Training) -> dict[str, Any]:
     """One training with its metric by round."""
-    rounds = training.rounds
-    return {
-        "id": str(training.id),
-        "federation": str(training.federation_id),
-        "title": training.title,
-        "job": training.job,
-        "state": training.state,
-        "suite": training.suite,
-        "metric": training.metric,
-        "quorum": training.quorum,
-        "rounds_max": training.rounds_max,
-        "rounds_done": rounds.filter(state="published", kind="training").count(),
-        "plan_digest": bytes(training.plan_digest).hex(),
-        "metrics": metric_by_round(training),
-        "comparison": training.comparison,
-        "created_at": training.created_at,
-        "ended_at": training.ended_at,
-    }
+    if not hasattr(training, "rounds_done"):
+        training.rounds_done = training.rounds.filter(  # type: ignore[attr-defined]
+            state=RoundState.PUBLISHED, kind="training"
+        ).count()
+    return {**TrainingRow(training).data, "metrics": metric_by_round(training)}
 
 
 def round_as_json(current: Round) -> dict[str, Any]:

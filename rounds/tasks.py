@@ -10,6 +10,7 @@ from celery import shared_task
 from django.db.models import F
 from django.utils import timezone
 
+from controlplane import idempotency
 from latticeward.lifecycle import ParticipantState, RoundState, TrainingState
 from rounds.models import Round, Submission, Training
 from rounds.services import aggregation, aliases, coordination, intake, publication, retention, trainings, uploads
@@ -99,6 +100,7 @@ def seal_for_newcomers() -> None:
 
 @shared_task(queue="aggregate")
 def keep_house() -> None:
-    """Destroy round keys after the recomputation window and sweep orphaned blobs."""
+    """Destroy round keys after the recomputation window, sweep orphaned blobs, forget answers kept long enough."""
+    idempotency.sweep()
     retention.destroy_round_keys()
     retention.sweep_orphaned_blobs()

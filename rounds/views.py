@@ -1,31 +1,38 @@
 """Trainings, rounds and models over REST, for operators' tools and for readers."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiTypes, extend_schema
+from django.db.models import Count, Q, QuerySet
+from drf_spectacular.utils import extend_schema
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from controlplane.permissions import OperatorWrites
+from controlplane.views import Endpoint, ListEndpoint
 from devices.models import Federation
 from latticeward.errors import IncompatiblePlanError, NotFoundError
 from latticeward.jobs import JOB_SPECS
+from latticeward.lifecycle import RoundState
 from latticeward.plan import RoundPlan, StageSeconds
 from latticeward.updates.metrics import METRICS
 from rounds import tasks
 from rounds.models import Round, Training
 from rounds.serializers import (
     ComparisonReport,
+    RoundAnswer,
+    RoundsQuery,
     StopRequest,
+    TrainingAnswer,
     TrainingRequest,
+    TrainingRow,
+    TrainingsQuery,
     round_as_json,
     training_as_json,
 )
@@ -72,8 +79,91 @@ def plan_for(request: dict[str, Any], federation: Federation) -> RoundPlan:
         raise IncompatiblePlanError("a field of the plan has a value of the wrong kind") from error
 
 
-class _View(APIView):
+class TrainingsView(ListEndpoint):
+    """All trainings; an operator opens a new one."""
+
     permission_classes: list[type[BasePermission]] = [OperatorWrites]
+    row = TrainingRow
+    query = TrainingsQuery
+
+    def rows(self, asked: dict[str, Any]) -> QuerySet[Training]:
+        done = Count("rounds", filter=Q(rounds__state=RoundState.PUBLISHED, rounds__kind="training"))
+        rows = Training.objects.annotate(rounds_done=done).defer("plan", "signed_plan")
+        return rows.filter(**{name: asked[name] for name in ("state", "job", "suite") if name in asked})
+
+    @extend_schema(request=TrainingRequest, responses={201: TrainingAnswer})
+    def post(self, request: Request) -> Response:
+        asked = self.read(TrainingRequest, request)
+        federation = Federation.objects.order_by("created_at").first()
+        if federation is None:
+            raise NotFoundError("no federation yet")
+        plan = plan_for(asked, federation)
+        training = open_training(federation=federation, plan=plan, actor=self.actor(request))
+        transaction.on_commit(lambda: tasks.sign_training.delay(str(training.id)))
+        return Response(training_as_json(training), status=201)
+
+
+class TrainingView(Endpoint):
+    """One training with its metric by round."""
+
+    permission_classes: list[type[BasePermission]] = [OperatorWrites]
+
+    @extend_schema(responses=TrainingAnswer)
+    def get(self, request: Request, id: UUID) -> Response:
+        return Response(training_as_json(_training(id)))
+
+
+class TrainingStopView(Endpoint):
+    """Stop a training for good; what it has published stays."""
+
+    permission_classes: list[type[BasePermission]] = [OperatorWrites]
+
+    @extend_schema(request=StopRequest, responses=TrainingAnswer)
+    def post(self, request: Request, id: UUID) -> Response:
+        reason = self.read(StopRequest, request)["reason"]
+        training = _training(id)
+        stop_training(training=training, actor=self.actor(request), reason=reason)
+        return Response(training_as_json(training))
+
+
+class TrainingComparisonView(Endpoint):
+    """Reference results of a tool that may see all data of a demonstration, to show beside the metric."""
+
+    permission_classes: list[type[BasePermission]] = [OperatorWrites]
+
+    @extend_schema(request=ComparisonReport, responses=TrainingAnswer)
+    def put(self, request: Request, id: UUID) -> Response:
+        report = self.read(ComparisonReport, request)
+        training = _training(id)
+        attach_comparison(training=training, comparison=report, actor=self.actor(request))
+        return Response(training_as_json(_training(id)))
+
+
+class RoundsView(ListEndpoint):
+    """Rounds with their participants."""
+
+    permission_classes: list[type[BasePermission]] = [OperatorWrites]
+    row = RoundAnswer
+    query = RoundsQuery
+
+    def rows(self, asked: dict[str, Any]) -> QuerySet[Round]:
+        wanted = {name: asked[name] for name in ("training", "state", "kind") if name in asked}
+        return _shown_rounds().filter(**wanted)
+
+    def show(self, rows: list[Round]) -> Sequence[Any]:
+        return [round_as_json(row) for row in rows]
+
+
+class RoundView(Endpoint):
+    """One round with its participants and how long its parts took."""
+
+    permission_classes: list[type[BasePermission]] = [OperatorWrites]
+
+    @extend_schema(responses=RoundAnswer)
+    def get(self, request: Request, id: UUID) -> Response:
+        if (row := _shown_rounds().filter(pk=id).first()) is None:
+            raise NotFoundError(f"round {id}")
+        return Response(round_as_json(row))
 
 
 def _training(identity: UUID) -> Training:
@@ -83,72 +173,5 @@ def _training(identity: UUID) -> Training:
         raise NotFoundError(f"training {identity}") from error
 
 
-class TrainingsView(_View):
-    """All trainings, newest first; an operator opens a new one."""
-
-    @extend_schema(responses=OpenApiTypes.OBJECT)
-    def get(self, request: Request) -> Response:
-        return Response({"results": [training_as_json(row) for row in Training.objects.all()[:100]]})
-
-    @extend_schema(request=TrainingRequest, responses={201: OpenApiTypes.OBJECT})
-    def post(self, request: Request) -> Response:
-        asked = TrainingRequest(data=request.data)
-        asked.is_valid(raise_exception=True)
-        federation = Federation.objects.order_by("created_at").first()
-        if federation is None:
-            raise NotFoundError("no federation yet")
-        plan = plan_for(asked.validated_data, federation)
-        training = open_training(federation=federation, plan=plan, actor=f"user:{request.user.pk}")
-        transaction.on_commit(lambda: tasks.sign_training.delay(str(training.id)))
-        return Response(training_as_json(training), status=201)
-
-
-class TrainingView(_View):
-    @extend_schema(responses=OpenApiTypes.OBJECT)
-    def get(self, request: Request, id: UUID) -> Response:
-        return Response(training_as_json(_training(id)))
-
-
-class TrainingStopView(_View):
-    @extend_schema(request=StopRequest, responses=OpenApiTypes.OBJECT)
-    def post(self, request: Request, id: UUID) -> Response:
-        asked = StopRequest(data=request.data)
-        asked.is_valid(raise_exception=True)
-        training = _training(id)
-        stop_training(training=training, actor=f"user:{request.user.pk}", reason=asked.validated_data["reason"])
-        return Response(training_as_json(training))
-
-
-class TrainingComparisonView(_View):
-    @extend_schema(request=ComparisonReport, responses=OpenApiTypes.OBJECT)
-    def put(self, request: Request, id: UUID) -> Response:
-        report = ComparisonReport(data=request.data)
-        report.is_valid(raise_exception=True)
-        training = _training(id)
-        attach_comparison(training=training, comparison=report.validated_data, actor=f"user:{request.user.pk}")
-        return Response(training_as_json(_training(id)))
-
-
-class RoundsView(_View):
-    """Rounds, newest first; ``?training=`` narrows."""
-
-    @extend_schema(responses=OpenApiTypes.OBJECT)
-    def get(self, request: Request) -> Response:
-        rows: QuerySet[Round] = Round.objects.order_by("-created_at").prefetch_related(
-            "participants__device__site", "participants__submissions"
-        )
-        if training := request.query_params.get("training"):
-            try:
-                rows = rows.filter(training_id=UUID(training))
-            except ValueError as error:
-                raise NotFoundError("not a training's id") from error
-        return Response({"results": [round_as_json(row) for row in rows[:200]]})
-
-
-class RoundView(_View):
-    @extend_schema(responses=OpenApiTypes.OBJECT)
-    def get(self, request: Request, id: UUID) -> Response:
-        found = Round.objects.filter(pk=id).prefetch_related("participants__device__site", "participants__submissions")
-        if (row := found.first()) is None:
-            raise NotFoundError(f"round {id}")
-        return Response(round_as_json(row))
+def _shown_rounds() -> QuerySet[Round]:
+    return Round.objects.prefetch_related("participants__device__site", "participants__submissions")

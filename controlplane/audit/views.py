@@ -6,13 +6,13 @@ from drf_spectacular.utils import OpenApiTypes, extend_schema
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from controlplane.audit.models import AuditEntry, Checkpoint
 from controlplane.permissions import OperatorWrites
+from controlplane.views import Endpoint
 
 
-class LedgerView(APIView):
+class LedgerView(Endpoint):
     """The newest signed tree head, and how many entries still wait for their number."""
 
     permission_classes: list[type[BasePermission]] = [OperatorWrites]

@@ -1,5 +1,6 @@
 """Signing in and out: by a one-time link, or by name and password. Each is an entry of the ledger."""
 
+from hashlib import sha256
 from typing import Any
 
 from django.contrib.auth import login, logout
@@ -12,11 +13,14 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_POST
 
+from controlplane.addresses import client_address
 from controlplane.audit.services import record
+from controlplane.errors import headers_of
 from controlplane.sign_in import redeem_sign_in_link
+from controlplane.throttles import Limit, spend, spend_by_address
 from devices.models import Federation
 from frontend.forms import SignInForm
-from latticeward.errors import ClaimRefusedError
+from latticeward.errors import ClaimRefusedError, ThrottledError
 
 _BACKEND = "django.contrib.auth.backends.ModelBackend"
 
@@ -27,6 +31,16 @@ class SignIn(LoginView):
     template_name = "frontend/sign_in.html"
     authentication_form = SignInForm
     redirect_authenticated_user = True
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            _count_attempt(request)
+            # The name as typed, since an answer must not tell which names exist.
+            spend(Limit.SIGN_IN, sha256(request.POST.get("username", "").strip().lower().encode()).hexdigest())
+        except ThrottledError as error:
+            context = self.get_context_data(form=self.get_form_class()(), throttled=error.retry_after_seconds)
+            return self.render_to_response(context, status=429, headers=headers_of(error))
+        return super().post(request, *args, **kwargs)
 
     def form_valid(self, form: Any) -> HttpResponse:
         answer = super().form_valid(form)
@@ -42,7 +56,13 @@ def sign_in_by_link(request: HttpRequest, token: str) -> HttpResponse:
     if request.method != "POST":
         return render(request, "frontend/sign_in_link.html")
     try:
+        _count_attempt(request)
         user = redeem_sign_in_link(token)
+    except ThrottledError as error:
+        context = {"throttled": error.retry_after_seconds}
+        answer = render(request, "frontend/sign_in_link.html", context, status=429)
+        answer["Retry-After"] = str(error.retry_after_seconds)
+        return answer
     except ClaimRefusedError:
         return render(request, "frontend/sign_in_link.html", {"refused": True}, status=403)
     login(request, user, backend=_BACKEND)
@@ -57,6 +77,11 @@ def sign_out(request: HttpRequest) -> HttpResponse:
         _record("user.signed_out", request.user)
     logout(request)
     return redirect("sign-in")
+
+
+def _count_attempt(request: HttpRequest) -> None:
+    forwarded = request.headers.get("X-Forwarded-For", "")
+    spend_by_address(Limit.SIGN_IN, client_address(request.META.get("REMOTE_ADDR", ""), forwarded))
 
 
 def _record(event: str, user: User, **details: str) -> None:

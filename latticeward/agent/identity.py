@@ -118,9 +118,7 @@ def load_or_make_secrets(home: Path, *, suite: str = DEFAULT_SUITE) -> DeviceSec
     if secrets is not None and secrets.suite != suite:
         raise CustodyError(f"{home} holds keys of the suite {secrets.suite}, not {suite}: use another directory")
     if secrets is None:
-        secrets = DeviceSecrets(
-            keys=DeviceKeys.generate(suite), local_seed=os.urandom(LOCAL_SEED_BYTES), suite=suite
-        )
+        secrets = DeviceSecrets(keys=DeviceKeys.generate(suite), local_seed=os.urandom(LOCAL_SEED_BYTES), suite=suite)
         seeds = {
             "authentication": secrets.keys.authentication.export_seed().hex(),
             "classical": secrets.keys.classical.export_seed().hex(),

@@ -268,10 +268,9 @@ def verify_chain(
     # 3
     places = ((leaf, profile.devices, profile.issuing), (issuing, (profile.issuing,), profile.root))
     for certificate, key_algorithms, signer_algorithm in (*places, (anchor, (profile.root,), profile.root)):
-        if (
-            certificate.signature_algorithm_oid != ALGORITHMS[signer_algorithm].oid
-            or certificate.public_key_algorithm_oid not in {ALGORITHMS[name].oid for name in key_algorithms}
-        ):
+        if certificate.signature_algorithm_oid != ALGORITHMS[
+            signer_algorithm
+        ].oid or certificate.public_key_algorithm_oid not in {ALGORITHMS[name].oid for name in key_algorithms}:
             raise CertificateNotValidError("a key or signature on the path is of another algorithm")
 
     # 4

@@ -7,63 +7,104 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('devices', '0004_device_class_required'),
-        ('rounds', '0002_uploads'),
+        ("devices", "0004_device_class_required"),
+        ("rounds", "0002_uploads"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='modelversion',
-            name='state',
-            field=models.TextField(default=latticeward.lifecycle.ModelState['AVAILABLE']),
+            model_name="modelversion",
+            name="state",
+            field=models.TextField(default=latticeward.lifecycle.ModelState["AVAILABLE"]),
         ),
         migrations.CreateModel(
-            name='ModelAlias',
+            name="ModelAlias",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('job', models.TextField()),
-                ('name', models.SlugField(max_length=40)),
-                ('moved_at', models.DateTimeField(null=True)),
-                ('federation', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='aliases', to='devices.federation')),
-                ('model', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='aliases', to='rounds.modelversion')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("job", models.TextField()),
+                ("name", models.SlugField(max_length=40)),
+                ("moved_at", models.DateTimeField(null=True)),
+                (
+                    "federation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="aliases", to="devices.federation"
+                    ),
+                ),
+                (
+                    "model",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="aliases",
+                        to="rounds.modelversion",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['job', 'name'],
+                "ordering": ["job", "name"],
             },
         ),
         migrations.CreateModel(
-            name='AliasMove',
+            name="AliasMove",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('state', models.TextField(default=latticeward.lifecycle.AliasMoveState['PROPOSED'])),
-                ('is_rollback', models.BooleanField(help_text='the target is older than what the alias pointed at')),
-                ('reason', models.TextField()),
-                ('proposed_by', models.TextField()),
-                ('proposed_at', models.DateTimeField()),
-                ('due_at', models.DateTimeField()),
-                ('decided_by', models.TextField(blank=True)),
-                ('decided_at', models.DateTimeField(null=True)),
-                ('decision', models.TextField(blank=True, help_text='why it was declined or withdrawn')),
-                ('before', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='rounds.modelversion')),
-                ('target', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='rounds.modelversion')),
-                ('alias', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='moves', to='rounds.modelalias')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("state", models.TextField(default=latticeward.lifecycle.AliasMoveState["PROPOSED"])),
+                ("is_rollback", models.BooleanField(help_text="the target is older than what the alias pointed at")),
+                ("reason", models.TextField()),
+                ("proposed_by", models.TextField()),
+                ("proposed_at", models.DateTimeField()),
+                ("due_at", models.DateTimeField()),
+                ("decided_by", models.TextField(blank=True)),
+                ("decided_at", models.DateTimeField(null=True)),
+                ("decision", models.TextField(blank=True, help_text="why it was declined or withdrawn")),
+                (
+                    "before",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="rounds.modelversion",
+                    ),
+                ),
+                (
+                    "target",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="rounds.modelversion"
+                    ),
+                ),
+                (
+                    "alias",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="moves", to="rounds.modelalias"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-proposed_at'],
+                "ordering": ["-proposed_at"],
             },
         ),
         migrations.AddConstraint(
-            model_name='modelalias',
-            constraint=models.UniqueConstraint(fields=('federation', 'job', 'name'), name='one_alias_a_name_and_job'),
+            model_name="modelalias",
+            constraint=models.UniqueConstraint(fields=("federation", "job", "name"), name="one_alias_a_name_and_job"),
         ),
         migrations.AddConstraint(
-            model_name='aliasmove',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', latticeward.lifecycle.AliasMoveState['PROPOSED'])), fields=('alias',), name='one_open_move_an_alias'),
+            model_name="aliasmove",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state", latticeward.lifecycle.AliasMoveState["PROPOSED"])),
+                fields=("alias",),
+                name="one_open_move_an_alias",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='aliasmove',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('state', latticeward.lifecycle.AliasMoveState['CONFIRMED']), _negated=True), models.Q(('decided_by', models.F('proposed_by')), _negated=True), _connector='OR'), name='a_move_takes_two_people'),
+            model_name="aliasmove",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("state", latticeward.lifecycle.AliasMoveState["CONFIRMED"]), _negated=True),
+                    models.Q(("decided_by", models.F("proposed_by")), _negated=True),
+                    _connector="OR",
+                ),
+                name="a_move_takes_two_people",
+            ),
         ),
     ]

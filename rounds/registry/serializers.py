@@ -4,6 +4,8 @@ from typing import Any
 
 from rest_framework import serializers
 
+from controlplane.serializers import ListQuery
+from latticeward.lifecycle import AliasMoveState, ModelState
 from rounds.models import AliasMove, ModelAlias, ModelVersion
 from rounds.registry.selectors import Ancestor, Measured, Version
 
@@ -19,7 +21,136 @@ class AliasMoveRequest(serializers.Serializer[Any]):
 
 
 class ReasonRequest(serializers.Serializer[Any]):
+    """Why a person decided so; kept in the ledger."""
+
     reason = serializers.CharField(max_length=500)
+
+
+class ModelsQuery(ListQuery):
+    """Filters and orders of the model versions."""
+
+    orderings = {"created_at": "created_at", "number": "number"}
+
+    training = serializers.UUIDField(required=False)
+    job = serializers.CharField(max_length=40, required=False)
+    state = serializers.ChoiceField(choices=sorted(ModelState), required=False)
+    alias = serializers.RegexField(_NAME, required=False)
+
+
+class AliasesQuery(ListQuery):
+    """Filters and orders of the aliases."""
+
+    orderings = {"name": "name", "job": "job"}
+    default_ordering = "job"
+
+    job = serializers.CharField(max_length=40, required=False)
+
+
+class MovesQuery(ListQuery):
+    """Filters and orders of the proposals."""
+
+    orderings = {"proposed_at": "proposed_at", "due_at": "due_at"}
+    default_ordering = "-proposed_at"
+
+    state = serializers.ChoiceField(choices=sorted(AliasMoveState), required=False)
+    alias = serializers.RegexField(_NAME, required=False)
+
+
+class MetricAnswer(serializers.Serializer[Any]):
+    """A pooled metric."""
+
+    name = serializers.CharField()
+    value = serializers.FloatField()
+    hospitals = serializers.IntegerField()
+    patients = serializers.IntegerField()
+
+
+class ModelRow(serializers.Serializer[Any]):
+    """One version as a row of a list."""
+
+    id = serializers.UUIDField()
+    training = serializers.UUIDField()
+    job = serializers.CharField()
+    number = serializers.IntegerField()
+    state = serializers.ChoiceField(choices=sorted(ModelState))
+    aliases = serializers.ListField(child=serializers.CharField())
+    weights_digest = serializers.CharField(help_text="SHA-256, hexadecimal")
+    base_model_digest = serializers.CharField(help_text="SHA-256, hexadecimal")
+    body_bytes = serializers.IntegerField()
+    created_at = serializers.DateTimeField()
+
+
+class ModelAnswer(ModelRow):
+    """One version with its evidence and metric."""
+
+    title = serializers.CharField()
+    base_model = serializers.UUIDField(allow_null=True)
+    plan_digest = serializers.CharField(help_text="SHA-256, hexadecimal")
+    round = serializers.UUIDField()
+    round_published_at = serializers.DateTimeField(allow_null=True)
+    suite = serializers.CharField()
+    protection = serializers.CharField()
+    aggregator = serializers.CharField()
+    server_optimiser = serializers.JSONField()
+    tensors = serializers.JSONField()
+    parameters = serializers.IntegerField()
+    plaintext_bytes = serializers.IntegerField()
+    invited = serializers.IntegerField()
+    devices = serializers.IntegerField(allow_null=True)
+    hospitals = serializers.ListField(child=serializers.CharField(), allow_null=True)
+    metric = MetricAnswer(allow_null=True)
+    ledger_index = serializers.IntegerField(allow_null=True)
+
+
+class AncestorRow(serializers.Serializer[Any]):
+    """One step of a lineage."""
+
+    model = serializers.UUIDField(allow_null=True)
+    training = serializers.UUIDField()
+    title = serializers.CharField()
+    number = serializers.IntegerField()
+    state = serializers.CharField(allow_null=True)
+    weights_digest = serializers.CharField(help_text="SHA-256, hexadecimal")
+    plan_digest = serializers.CharField(help_text="SHA-256, hexadecimal")
+    round = serializers.UUIDField(allow_null=True)
+    metric = MetricAnswer(allow_null=True)
+    created_at = serializers.DateTimeField(allow_null=True)
+
+
+class ModelLineage(serializers.Serializer[Any]):
+    """A version and what it came from, the newest first, at most 200 steps."""
+
+    results = AncestorRow(many=True)
+
+
+class AliasRow(serializers.Serializer[Any]):
+    """An alias and where it points."""
+
+    alias = serializers.CharField()
+    job = serializers.CharField()
+    model = serializers.UUIDField(allow_null=True)
+    number = serializers.IntegerField(allow_null=True)
+    weights_digest = serializers.CharField(allow_null=True)
+    moved_at = serializers.DateTimeField(allow_null=True)
+
+
+class MoveRow(serializers.Serializer[Any]):
+    """A proposal and what became of it."""
+
+    id = serializers.UUIDField()
+    alias = serializers.CharField()
+    job = serializers.CharField()
+    state = serializers.ChoiceField(choices=sorted(AliasMoveState))
+    model = serializers.UUIDField()
+    before = serializers.UUIDField(allow_null=True)
+    rollback = serializers.BooleanField()
+    reason = serializers.CharField()
+    proposed_by = serializers.CharField()
+    proposed_at = serializers.DateTimeField()
+    due_at = serializers.DateTimeField()
+    decided_by = serializers.CharField(allow_null=True)
+    decided_at = serializers.DateTimeField(allow_null=True)
+    decision = serializers.CharField(allow_null=True)
 
 
 def model_as_json(model: ModelVersion) -> dict[str, Any]:

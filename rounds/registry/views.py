@@ -1,23 +1,31 @@
 """The model registry over REST."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiTypes, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from controlplane.permissions import OperatorWrites, RevokersWrite
+from controlplane.views import Endpoint, ListEndpoint
 from devices.models import Federation
 from latticeward.errors import NotFoundError
-from latticeward.lifecycle import AliasMoveState
-from rounds.models import AliasMove
+from rounds.models import AliasMove, ModelAlias, ModelVersion
 from rounds.registry import selectors
 from rounds.registry.serializers import (
+    AliasesQuery,
     AliasMoveRequest,
+    AliasRow,
+    ModelAnswer,
+    ModelLineage,
+    ModelRow,
+    ModelsQuery,
+    MoveRow,
+    MovesQuery,
     ReasonRequest,
     alias_as_json,
     ancestor_as_json,
@@ -28,12 +36,150 @@ from rounds.registry.serializers import (
 from rounds.services import aliases, standing
 
 
-class _View(APIView):
+class ModelsView(ListEndpoint):
+    """Published versions."""
+
+    permission_classes: list[type[BasePermission]] = [OperatorWrites]
+    row = ModelRow
+    query = ModelsQuery
+
+    def rows(self, asked: dict[str, Any]) -> QuerySet[ModelVersion]:
+        names = {"training": "training", "job": "training__job", "state": "state", "alias": "aliases__name"}
+        return selectors.published_models().filter(**{names[name]: asked[name] for name in names if name in asked})
+
+    def show(self, rows: list[ModelVersion]) -> Sequence[Any]:
+        return [model_as_json(row) for row in rows]
+
+
+class ModelView(Endpoint):
+    """One version with its evidence and metric."""
+
     permission_classes: list[type[BasePermission]] = [OperatorWrites]
 
+    @extend_schema(responses=ModelAnswer)
+    def get(self, request: Request, id: UUID) -> Response:
+        return Response(version_as_json(selectors.read_version(selectors.published_model(id))))
 
-def _actor(request: Request) -> str:
-    return f"user:{request.user.pk}"
+
+class ModelLineageView(Endpoint):
+    """A version and what it came from, across trainings."""
+
+    permission_classes: list[type[BasePermission]] = [OperatorWrites]
+
+    @extend_schema(responses=ModelLineage)
+    def get(self, request: Request, id: UUID) -> Response:
+        line = selectors.lineage_of(selectors.published_model(id))
+        return Response({"results": [ancestor_as_json(row) for row in line]})
+
+
+class ModelRetireView(Endpoint):
+    """Say that a version is no longer recommended; it stays."""
+
+    permission_classes: list[type[BasePermission]] = [OperatorWrites]
+
+    @extend_schema(request=ReasonRequest, responses=ModelRow)
+    def post(self, request: Request, id: UUID) -> Response:
+        standing.retire_model(
+            model_id=id, actor=self.actor(request), reason=self.read(ReasonRequest, request)["reason"]
+        )
+        return Response(model_as_json(selectors.published_model(id)))
+
+
+class ModelRevokeView(Endpoint):
+    """End a version's standing: it is handed out no more."""
+
+    permission_classes = [RevokersWrite]
+
+    @extend_schema(request=ReasonRequest, responses=ModelRow)
+    def post(self, request: Request, id: UUID) -> Response:
+        standing.revoke_model(
+            model_id=id, actor=self.actor(request), reason=self.read(ReasonRequest, request)["reason"]
+        )
+        return Response(model_as_json(selectors.published_model(id)))
+
+
+class AliasesView(ListEndpoint):
+    """Aliases and where they point."""
+
+    permission_classes: list[type[BasePermission]] = [OperatorWrites]
+    row = AliasRow
+    query = AliasesQuery
+
+    def rows(self, asked: dict[str, Any]) -> QuerySet[ModelAlias]:
+        rows = selectors.aliases_of(_federation())
+        return rows.filter(job=asked["job"]) if "job" in asked else rows
+
+    def show(self, rows: list[ModelAlias]) -> Sequence[Any]:
+        return [alias_as_json(row) for row in rows]
+
+
+class AliasMovesView(ListEndpoint):
+    """Proposals to move an alias; an operator makes a new one."""
+
+    permission_classes: list[type[BasePermission]] = [OperatorWrites]
+    row = MoveRow
+    query = MovesQuery
+
+    def rows(self, asked: dict[str, Any]) -> QuerySet[AliasMove]:
+        names = {"state": "state", "alias": "alias__name"}
+        rows = selectors.moves(federation=_federation())
+        return rows.filter(**{names[name]: asked[name] for name in names if name in asked})
+
+    def show(self, rows: list[AliasMove]) -> Sequence[Any]:
+        return [move_as_json(row) for row in rows]
+
+    @extend_schema(request=AliasMoveRequest, responses={201: MoveRow})
+    def post(self, request: Request) -> Response:
+        values: dict[str, Any] = self.read(AliasMoveRequest, request)
+        move = aliases.propose_move(
+            model=selectors.published_model(values["model"]),
+            name=values["alias"],
+            reason=values["reason"],
+            actor=self.actor(request),
+        )
+        return Response(move_as_json(move), status=201)
+
+
+class AliasMoveConfirmView(Endpoint):
+    """The second person's yes to a proposal."""
+
+    permission_classes = [RevokersWrite]
+
+    @extend_schema(request=None, responses=MoveRow)
+    def post(self, request: Request, id: UUID) -> Response:
+        return Response(move_as_json(aliases.confirm_move(move_id=id, actor=self.actor(request))))
+
+
+class AliasMoveDeclineView(Endpoint):
+    """The second person's no to a proposal."""
+
+    permission_classes = [RevokersWrite]
+
+    @extend_schema(request=ReasonRequest, responses=MoveRow)
+    def post(self, request: Request, id: UUID) -> Response:
+        return Response(
+            move_as_json(
+                aliases.decline_move(
+                    move_id=id, actor=self.actor(request), reason=self.read(ReasonRequest, request)["reason"]
+                )
+            )
+        )
+
+
+class AliasMoveWithdrawView(Endpoint):
+    """Take back a proposal of one's own."""
+
+    permission_classes: list[type[BasePermission]] = [OperatorWrites]
+
+    @extend_schema(request=ReasonRequest, responses=MoveRow)
+    def post(self, request: Request, id: UUID) -> Response:
+        return Response(
+            move_as_json(
+                aliases.withdraw_move(
+                    move_id=id, actor=self.actor(request), reason=self.read(ReasonRequest, request)["reason"]
+                )
+            )
+        )
 
 
 def _federation() -> Federation:
@@ -41,108 +187,3 @@ def _federation() -> Federation:
     if federation is None:
         raise NotFoundError("no federation yet")
     return federation
-
-
-def _reason(request: Request) -> str:
-    asked = ReasonRequest(data=request.data)
-    asked.is_valid(raise_exception=True)
-    return str(asked.validated_data["reason"])
-
-
-class ModelsView(_View):
-    """Published versions, newest first."""
-
-    @extend_schema(responses=OpenApiTypes.OBJECT)
-    def get(self, request: Request) -> Response:
-        return Response({"results": [model_as_json(row) for row in selectors.published_models()[:200]]})
-
-
-class ModelView(_View):
-    """One version with its evidence and metric."""
-
-    @extend_schema(responses=OpenApiTypes.OBJECT)
-    def get(self, request: Request, id: UUID) -> Response:
-        return Response(version_as_json(selectors.read_version(selectors.published_model(id))))
-
-
-class ModelLineageView(_View):
-    """A version and what it came from, across trainings."""
-
-    @extend_schema(responses=OpenApiTypes.OBJECT)
-    def get(self, request: Request, id: UUID) -> Response:
-        line = selectors.lineage_of(selectors.published_model(id))
-        return Response({"results": [ancestor_as_json(row) for row in line]})
-
-
-class ModelRetireView(_View):
-    @extend_schema(request=ReasonRequest, responses=OpenApiTypes.OBJECT)
-    def post(self, request: Request, id: UUID) -> Response:
-        standing.retire_model(model_id=id, actor=_actor(request), reason=_reason(request))
-        return Response(model_as_json(selectors.published_model(id)))
-
-
-class ModelRevokeView(_View):
-    permission_classes = [RevokersWrite]
-
-    @extend_schema(request=ReasonRequest, responses=OpenApiTypes.OBJECT)
-    def post(self, request: Request, id: UUID) -> Response:
-        standing.revoke_model(model_id=id, actor=_actor(request), reason=_reason(request))
-        return Response(model_as_json(selectors.published_model(id)))
-
-
-class AliasesView(_View):
-    """Aliases and where they point."""
-
-    @extend_schema(responses=OpenApiTypes.OBJECT)
-    def get(self, request: Request) -> Response:
-        return Response({"results": [alias_as_json(row) for row in selectors.aliases_of(_federation())]})
-
-
-class AliasMovesView(_View):
-    """Proposals, newest first; ``?state=`` and ``?alias=`` narrow. An operator makes a new one."""
-
-    @extend_schema(responses=OpenApiTypes.OBJECT)
-    def get(self, request: Request) -> Response:
-        rows: QuerySet[AliasMove] = selectors.moves(federation=_federation())
-        if state := request.query_params.get("state"):
-            if state not in set(AliasMoveState):
-                raise NotFoundError(f"no state {state[:40]!r}")
-            rows = rows.filter(state=state)
-        if alias := request.query_params.get("alias"):
-            rows = rows.filter(alias__name=alias)
-        return Response({"results": [move_as_json(row) for row in rows[:200]]})
-
-    @extend_schema(request=AliasMoveRequest, responses={201: OpenApiTypes.OBJECT})
-    def post(self, request: Request) -> Response:
-        asked = AliasMoveRequest(data=request.data)
-        asked.is_valid(raise_exception=True)
-        values: dict[str, Any] = asked.validated_data
-        move = aliases.propose_move(
-            model=selectors.published_model(values["model"]),
-            name=values["alias"],
-            reason=values["reason"],
-            actor=_actor(request),
-        )
-        return Response(move_as_json(move), status=201)
-
-
-class AliasMoveConfirmView(_View):
-    permission_classes = [RevokersWrite]
-
-    @extend_schema(request=None, responses=OpenApiTypes.OBJECT)
-    def post(self, request: Request, id: UUID) -> Response:
-        return Response(move_as_json(aliases.confirm_move(move_id=id, actor=_actor(request))))
-
-
-class AliasMoveDeclineView(_View):
-    permission_classes = [RevokersWrite]
-
-    @extend_schema(request=ReasonRequest, responses=OpenApiTypes.OBJECT)
-    def post(self, request: Request, id: UUID) -> Response:
-        return Response(move_as_json(aliases.decline_move(move_id=id, actor=_actor(request), reason=_reason(request))))
-
-
-class AliasMoveWithdrawView(_View):
-    @extend_schema(request=ReasonRequest, responses=OpenApiTypes.OBJECT)
-    def post(self, request: Request, id: UUID) -> Response:
-        return Response(move_as_json(aliases.withdraw_move(move_id=id, actor=_actor(request), reason=_reason(request))))

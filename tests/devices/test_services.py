@@ -97,7 +97,7 @@ def test_a_device_that_does_not_exist_cannot_be_approved(federation: Federation)
 def test_the_fleet_shows_what_people_need(site: Site) -> None:
     active, waiting = enrolled(site), Machine.with_claim(site)
     waiting.finish(waiting.begin())
-    rows = {row.id: row for row in selectors.fleet(site.federation)}
+    rows = {row.id: row for row in selectors.fleet_rows(selectors.fleet(site.federation))}
     assert active.device is not None and waiting.device is not None
     row = rows[str(active.device.id)]
     assert (row.state, row.site, row.suite, row.key_epoch) == ("active", "cleveland", "hybrid", 1)

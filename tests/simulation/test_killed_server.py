@@ -66,7 +66,7 @@ def test_a_killed_server_goes_on_where_it_was(tmp_path: Path) -> None:
         api = OperatorApi(ready["address"])
         api.sign_in(ready["tool_sign_in"])
         wait_for(lambda: api.get(f"/api/v1/trainings/{training}")["state"] == "completed", "the end", pause=0.2)
-        rounds = api.get(f"/api/v1/rounds?training={training}")["results"]
+        rounds = api.rows(f"/api/v1/rounds?training={training}")
 
     assert [row["state"] for row in rounds] == ["published"] * 5
     assert [row["accepted"] for row in rounds] == [4] * 5
