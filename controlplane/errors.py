@@ -65,6 +65,11 @@ PROBLEMS: Final[Mapping[type[domain.LatticewardError], tuple[int, str]]] = {
     domain.IncompatiblePlanError: (422, "The plan's parts do not fit each other."),
     domain.PlanBelowFloorError: (422, "The plan asks for less protection than the hospital's floor."),
     domain.QuorumNotMetError: (422, "Too few hospitals take part."),
+    domain.KMinimumError: (422, "Too few hospitals or patients stand behind the result to hide each of them."),
+    domain.CohortTooCloseError: (
+        422,
+        "Nearly the same hospitals gave to this model before: the difference would show a single one's update.",
+    ),
     domain.UnmaskingError: (422, "The masked sum could not be opened."),
     domain.ContributionError: (422, "The update was refused."),
     domain.LayoutMismatchError: (422, "The update has another length or form than the plan says."),

@@ -109,6 +109,11 @@ class TrainingBoard:
         return self.training.state in (TrainingState.SIGNING, TrainingState.RUNNING)
 
     @property
+    def best(self) -> dict[str, Any] | None:
+        """The measured version with the highest value; of equals the first."""
+        return max(self.metrics, key=lambda row: row["value"], default=None)
+
+    @property
     def published(self) -> int:
         return sum(row.state == RoundState.PUBLISHED and row.kind == "training" for row in self.rounds)
 
@@ -203,6 +208,7 @@ def read_training(training: Training, *, now: datetime, with_metrics: bool = Tru
             rounds_max=training.rounds_max,
             metric=training.metric,
             final=metrics[-1]["value"] if metrics else None,
+            ended_by=training.ended_by,
         )
     return TrainingBoard(
         training=training,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from frontend.words import ROUND, metric_name, sentence_of_code
+from frontend.words import ROUND, STOP_RULES, metric_name, sentence_of_code
 from latticeward.lifecycle import RoundState, TrainingState
 
 
@@ -61,18 +61,22 @@ def say_round(facts: RoundFacts, now: datetime) -> str:
             return f"{facts.name}: {ROUND[RoundState(facts.state)].sentence.rstrip('.').lower()}"
 
 
-def say_training(state: str, *, published: int, rounds_max: int, metric: str, final: float | None) -> str:
-    """A training between, before or after its rounds."""
+def say_training(
+    state: str, *, published: int, rounds_max: int, metric: str, final: float | None, ended_by: str = ""
+) -> str:
+    """A training between, before or after its rounds; ``ended_by`` is the rule or the code that ended it."""
     match state:
         case TrainingState.DRAFT | TrainingState.SIGNING:
             return "The plan waits for the authority's signature"
         case TrainingState.COMPLETED:
             result = "" if final is None else f", pooled {say_metric(metric, final)}"
-            return f"Completed: {published} of {rounds_max} rounds published{result}"
+            rule = f", {STOP_RULES[ended_by]}" if ended_by in STOP_RULES else ""
+            return f"Completed: {published} of {rounds_max} rounds published{rule}{result}"
         case TrainingState.STOPPED:
             return f"Stopped by an operator after {published} of {rounds_max} rounds"
         case TrainingState.FAILED:
-            return f"Failed after {published} of {rounds_max} published rounds"
+            reason = f". {sentence_of_code(ended_by)}" if ended_by else ""
+            return f"Failed after {published} of {rounds_max} published rounds{reason}"
         case _:
             return f"{published} of {rounds_max} rounds published; the next one opens when enough devices are there"
 

@@ -114,6 +114,14 @@ _CODES: Final[Mapping[str, str]] = {
     "device_suspended": "The device was suspended before the round closed.",
     "device_revoked": "The device was revoked before the round closed.",
 }
+# By which rule a training was completed, as the sentence about it goes on.
+STOP_RULES: Final[Mapping[str, str]] = {
+    "rounds": "all rounds of the plan were run",
+    "target": "the target metric was reached",
+    "patience": "the metric no longer improved",
+    "budget_seconds": "the plan's time was spent",
+    "budget_bytes": "the plan's bytes were spent",
+}
 _ERRORS: Final[Mapping[str, str]] = {error.code: sentence for error, (_, sentence) in PROBLEMS.items()}
 
 METRICS: Final[Mapping[str, str]] = {"auc": "AUC", "accuracy": "accuracy"}

@@ -265,6 +265,18 @@ class QuorumNotMetError(RoundError):
     code = "quorum_not_met"
 
 
+class KMinimumError(RoundError):
+    """Fewer hospitals or patients stand behind a pooled value than the plan's k-minimum."""
+
+    code = "k_minimum_not_met"
+
+
+class CohortTooCloseError(RoundError):
+    """The cohort differs from an earlier one on the same base model by too few hospitals to hide any of them."""
+
+    code = "cohort_too_close"
+
+
 class UnmaskingError(RoundError):
     code = "unmasking_failed"
 

@@ -194,7 +194,10 @@ class ModelManifest(_Message):
 class RoundRecord(_Message):
     """The signed account of a whole round: who took part, who was left out and why, and what came of it.
 
-    ``participants`` are maps of device_id, site, outcome, code (or None) and submission_digest (or None).
+    ``participants`` are maps of device_id, site, outcome, code (or None), submission_digest (or None) and metric (the
+    hospital's own, where the plan releases it; or None). ``ledger`` is the newest signed head when the record was
+    prepared: size and root. ``epsilon_spent`` and ``delta`` count all rounds up to this one; None where no noise
+    promises anything.
     ``partial_commitments`` are salted commitments of the partial sums, not digests, so that nobody can test a guess
     of a sum against them.
     """
@@ -220,8 +223,16 @@ class RoundRecord(_Message):
     partial_commitments: tuple[bytes, ...]
     metric: Mapping[str, Any] | None
     noise_multiplier: float
+    epsilon_spent: float | None
+    delta: float | None
+    ledger: Mapping[str, Any] | None
     opened_at: int
     closed_at: int
+
+    @property
+    def digest(self) -> bytes:
+        """32 bytes that stand for this record, in the ledger entry of its publication."""
+        return canonical.digest("latticeward/round-record/v1", self.to_bytes())
 
     @classmethod
     def _read(cls, fields: Fields) -> Self:
@@ -244,6 +255,9 @@ class RoundRecord(_Message):
             partial_commitments=tuple(_commitment(item) for item in fields.list("partial_commitments")),
             metric=fields.optional_map("metric"),
             noise_multiplier=fields.number("noise_multiplier"),
+            epsilon_spent=fields.optional_number("epsilon_spent"),
+            delta=fields.optional_number("delta"),
+            ledger=_head(fields.optional_map("ledger")),
             opened_at=fields.integer("opened_at", 0, _TIME_LIMIT),
             closed_at=fields.integer("closed_at", 0, _TIME_LIMIT),
         )
@@ -257,9 +271,19 @@ def _participant(item: Any) -> Mapping[str, Any]:
         "outcome": fields.text("outcome"),
         "code": fields.optional_text("code"),
         "submission_digest": fields.optional_bytes("submission_digest", 32),
+        "metric": fields.optional_map("metric"),
     }
     fields.end()
     return MappingProxyType(row)
+
+
+def _head(item: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    if item is None:
+        return None
+    fields = Fields(item, "ledger head")
+    head = {"size": fields.integer("size", 0, _COUNT_LIMIT), "root": fields.bytes("root", 32)}
+    fields.end()
+    return MappingProxyType(head)
 
 
 def _commitment(item: Any) -> bytes:

@@ -7,7 +7,8 @@ What does not live here: due times and the base model of one round (``messages.A
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 from latticeward import canonical
@@ -16,24 +17,37 @@ from latticeward.canonical import Fields
 from latticeward.crypto.suites import get_suite
 from latticeward.errors import IncompatiblePlanError, MalformedMessageError
 from latticeward.optimisers import check_settings
-from latticeward.protection import PROTECTIONS
+from latticeward.plan_parts import (
+    SENSITIVITIES,
+    Budget,
+    CohortRule,
+    MetricRelease,
+    PlanPart,
+    PrivacyBudget,
+    StageSeconds,
+    StopRule,
+)
+from latticeward.protection import PROTECTIONS, View
 from latticeward.updates.metrics import METRICS
 from latticeward.updates.tensors import TensorLayout
 
-LONGEST_STAGE_SECONDS: Final = 7 * 24 * 3600
 PLAN_LIMIT_BYTES: Final = 256 * 1024
 # The fixed-point grid must be finer than this share of the clip norm, or rounding would be felt (decision: 64 bits).
-COARSEST_STEP: Final = 1e-5
+COARSEST_STEP: Final = 1e-6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageSeconds:
-    """How long each stage of a round may take, in seconds."""
-
-    signing: int = 30
-    recruiting: int = 60
-    collecting: int = 120
-    aggregating: int = 60
+# What a hospital's update weighs in the mean: its training examples up to the cap, or the same as any other's.
+WEIGHT_RULES: Final = ("examples", "equal")
+PARTS: Final[Mapping[str, type[PlanPart]]] = MappingProxyType(
+    {
+        "stage_seconds": StageSeconds,
+        "cohort": CohortRule,
+        "stop": StopRule,
+        "budget": Budget,
+        "privacy": PrivacyBudget,
+        "release": MetricRelease,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +60,18 @@ class RoundPlan:
         layout: the tensors behind the flat vector, d numbers.
         initial: how version 0 of the model follows from nothing but this plan.
         clip_norm: C > 0, the bound on an update's L2 norm, in the unit of the weights.
+        weight_rule: ``examples`` or ``equal``.
         weight_cap: W > 0, examples at which a hospital's weight stops growing.
+        sensitivity: a name of ``SENSITIVITIES``: what the data ask of the plan.
+        cohort: who is invited.
         cohort_bound: N, devices that the fixed-point ring has room for.
         quorum: accepted updates without which a round has no result.
         k_hospitals, k_patients: pooled values from fewer are not stored, shown or sent.
         metric: ``auc`` (binned) or ``accuracy``; metric_size integers travel beside the update.
+        release: whether hospitals' own metrics may be shown.
+        noise_multiplier, privacy: differential privacy of the sum and what all rounds together may spend of it.
         evaluate_last: whether a last round without training measures the final model.
+        stop, budget: what ends the training before its last round.
     """
 
     training_id: str
@@ -67,17 +87,24 @@ class RoundPlan:
     aggregator: str = "mean"
     server_optimiser: Mapping[str, int | float | str]
     clip_norm: float
+    weight_rule: str = "examples"
     weight_cap: float
+    sensitivity: str = "sensitive"
+    cohort: CohortRule = field(default_factory=CohortRule)
     cohort_bound: int
     ring_bits: int = 32
     quorum: int
     k_hospitals: int
     k_patients: int
     noise_multiplier: float = 0.0
+    privacy: PrivacyBudget = field(default_factory=PrivacyBudget)
     metric: str
     metric_size: int
+    release: MetricRelease = field(default_factory=MetricRelease)
     evaluate_last: bool = True
-    stage_seconds: StageSeconds = StageSeconds()
+    stop: StopRule = field(default_factory=StopRule)
+    budget: Budget = field(default_factory=Budget)
+    stage_seconds: StageSeconds = field(default_factory=StageSeconds)
     created_at: int
 
     def validate(self) -> Self:
@@ -108,30 +135,65 @@ class RoundPlan:
             f"the metric {self.metric!r} is not known, or has another number of counts": (
                 self.metric not in METRICS or METRICS[self.metric].size != self.metric_size
             ),
-            "every stage takes between one second and seven days": not all(
-                isinstance(seconds, int) and 1 <= seconds <= LONGEST_STAGE_SECONDS
-                for seconds in asdict(self.stage_seconds).values()
+            f"the weight rule {self.weight_rule!r} is not known": self.weight_rule not in WEIGHT_RULES,
+            f"the sensitivity {self.sensitivity!r} is not known": self.sensitivity not in SENSITIVITIES,
+        }
+        for name in PARTS:
+            refusals |= getattr(self, name).refusals()
+        _refuse(refusals)
+        _refuse(self._mixtures() | self._below_sensitivity())
+        check_settings(self.server_optimiser)
+        return self
+
+    def _mixtures(self) -> dict[str, bool]:
+        """What known parts cannot promise together; the reason names both."""
+        protection, aggregator = PROTECTIONS[self.protection], AGGREGATORS[self.aggregator]
+        cohort = self.cohort
+        return {
+            f"the aggregator {self.aggregator!r} needs to see {aggregator.needs} updates, "
+            f"and the protection {self.protection!r} shows the server only their sum": (
+                aggregator.needs not in protection.reveals
+            ),
+            f"a hospital's own metric cannot be released: the protection {self.protection!r} shows only sums": (
+                self.release.hospital_metrics and View.INDIVIDUAL not in protection.reveals
+            ),
+            "the fixed-point step would be too coarse for this cohort: use a 64-bit ring": (
+                2 ** (self.ring_bits - 1) < self.cohort_bound / COARSEST_STEP
+            ),
+            "the size of a draw lies between the quorum, or no round could publish, and the cohort bound": (
+                cohort.rule == "draw" and not self.quorum <= cohort.size <= self.cohort_bound
+            ),
+            "the cohort names fewer hospitals than the k-minimum asks for": (
+                cohort.rule == "sites" and len(cohort.sites) < self.k_hospitals
+            ),
+            "a privacy budget needs noise that spends it: without noise there is no epsilon to promise": (
+                self.privacy.epsilon is not None and self.noise_multiplier == 0.0
             ),
         }
-        for reason, refused in refusals.items():
-            if refused:
-                raise IncompatiblePlanError(reason)
-        check_settings(self.server_optimiser)
-        protection, aggregator = PROTECTIONS[self.protection], AGGREGATORS[self.aggregator]
-        if aggregator.needs not in protection.reveals:
-            raise IncompatiblePlanError(
-                f"the aggregator {self.aggregator!r} needs to see {aggregator.needs} updates, "
-                f"and the protection {self.protection!r} shows the server only their sum"
-            )
-        if 2 ** (self.ring_bits - 1) < self.cohort_bound / COARSEST_STEP:
-            raise IncompatiblePlanError("the fixed-point step would be too coarse for this cohort: use a 64-bit ring")
-        return self
+
+    def _below_sensitivity(self) -> dict[str, bool]:
+        """What the data's sensitivity asks and the plan does not give."""
+        asked = SENSITIVITIES[self.sensitivity]
+        release, least = self.release, asked.release_patients
+        return {
+            f"{asked.name} data may not be sealed with the suite {self.suite!r}": self.suite not in asked.suites,
+            f"{asked.name} data need a k-minimum of {asked.k_hospitals} hospitals and {asked.k_patients} patients": (
+                self.k_hospitals < asked.k_hospitals or self.k_patients < asked.k_patients
+            ),
+            f"hospitals' own metrics of {asked.name} data are never released": (
+                release.hospital_metrics and least is None
+            ),
+            f"hospitals' own metrics of {asked.name} data need at least {least} patients in each class": (
+                release.hospital_metrics and least is not None and release.patients_per_class < least
+            ),
+        }
 
     def to_bytes(self) -> bytes:
         """Deterministic CBOR, at most ``PLAN_LIMIT_BYTES``."""
         fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         fields["layout"] = self.layout.to_wire()
-        fields["stage_seconds"] = asdict(self.stage_seconds)
+        for name in PARTS:
+            fields[name] = getattr(self, name).to_wire()
         for name in ("trainer", "initial", "server_optimiser"):
             fields[name] = dict(fields[name])
         for name in ("clip_norm", "weight_cap", "noise_multiplier"):
@@ -153,7 +215,6 @@ class RoundPlan:
         fields = Fields(canonical.decode(raw, limit_bytes=PLAN_LIMIT_BYTES), "plan")
         if fields.text("type") != "plan" or fields.integer("v", 1, 1) != 1:
             raise MalformedMessageError("not a plan of version 1")
-        stages = Fields(fields.map("stage_seconds"), "stage seconds")
         plan = cls(
             training_id=fields.text("training_id"),
             federation_id=fields.text("federation_id"),
@@ -168,25 +229,26 @@ class RoundPlan:
             aggregator=fields.text("aggregator"),
             server_optimiser=fields.map("server_optimiser"),
             clip_norm=fields.number("clip_norm"),
+            weight_rule=fields.text("weight_rule"),
             weight_cap=fields.number("weight_cap"),
+            sensitivity=fields.text("sensitivity"),
+            cohort=CohortRule.from_wire(fields.map("cohort")),
             cohort_bound=fields.integer("cohort_bound", 0, 2**31),
             ring_bits=fields.integer("ring_bits", 0, 64),
             quorum=fields.integer("quorum", 0, 2**31),
             k_hospitals=fields.integer("k_hospitals", 0, 2**31),
             k_patients=fields.integer("k_patients", 0, 2**31),
             noise_multiplier=fields.number("noise_multiplier"),
+            privacy=PrivacyBudget.from_wire(fields.map("privacy")),
             metric=fields.text("metric"),
             metric_size=fields.integer("metric_size", 0, 65_536),
+            release=MetricRelease.from_wire(fields.map("release")),
             evaluate_last=fields.boolean("evaluate_last"),
-            stage_seconds=StageSeconds(
-                signing=stages.integer("signing", 0, 2**31),
-                recruiting=stages.integer("recruiting", 0, 2**31),
-                collecting=stages.integer("collecting", 0, 2**31),
-                aggregating=stages.integer("aggregating", 0, 2**31),
-            ),
+            stop=StopRule.from_wire(fields.map("stop")),
+            budget=Budget.from_wire(fields.map("budget")),
+            stage_seconds=StageSeconds.from_wire(fields.map("stage_seconds")),
             created_at=fields.integer("created_at", 0, 2**53),
         )
-        stages.end()
         fields.end()
         return plan
 
@@ -194,3 +256,9 @@ class RoundPlan:
 def plan_digest(raw: bytes) -> bytes:
     """The digest of a plan's canonical bytes (32 bytes)."""
     return canonical.digest("latticeward/plan/v1", raw)
+
+
+def _refuse(refusals: Mapping[str, bool]) -> None:
+    for reason, refused in refusals.items():
+        if refused:
+            raise IncompatiblePlanError(reason)

@@ -33,6 +33,7 @@ class Training(models.Model):
     created_by = models.TextField()
     created_at = models.DateTimeField(auto_now_add=True)
     ended_at = models.DateTimeField(null=True)
+    ended_by = models.TextField(blank=True, help_text="the stop rule, or the code of the failure, or operator")
 
     class Meta:
         ordering = ["-created_at"]
@@ -129,6 +130,7 @@ class Participant(models.Model):
     code = models.TextField(blank=True, help_text="why the last submission was refused, or the device left out")
     refusals = models.PositiveSmallIntegerField(default=0)
     joined_at = models.DateTimeField(null=True)
+    metric = models.JSONField(null=True, help_text="the hospital's own, only where the plan releases it and k allows")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["round", "device"], name="one_participant_a_device_and_round")]

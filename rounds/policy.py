@@ -1,14 +1,16 @@
-"""When a round moves on: a pure decision from what has happened and what time it is.
+"""When a round moves on and a series of rounds ends: pure decisions from what has happened and what time it is.
 
 The caller applies the answer by the lifecycle table. A round closes when nobody is undecided, or at its due time plus
 a grace in which the workers finish what has arrived; then the undecided are dropped.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from latticeward.lifecycle import RoundState
+from latticeward.plan import RoundPlan
 
 GRACE: Final = timedelta(seconds=30)
 
@@ -71,3 +73,70 @@ def next_event(
         case _:
             pass
     return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """What a training's published rounds have come to.
+
+    Attributes:
+        published: training rounds.
+        evaluated: whether a round without training has measured the final model.
+        values: (model number, pooled metric) of each version that a training round measured, in order.
+        seconds: since the training was opened.
+        sent_bytes: of updates that devices have sent.
+    """
+
+    published: int
+    evaluated: bool
+    values: tuple[tuple[int, float], ...]
+    seconds: float
+    sent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """``training`` or ``evaluation``: the kind of round to open; ``complete``: by which rule the training has ended."""
+
+    kind: str
+    rule: str = ""
+
+
+def next_step(plan: RoundPlan, series: Series) -> NextStep:
+    """What a running training does now that no round of it is open.
+
+    A spent budget ends it at once. Another rule ends the training rounds; then the plan may ask for a round that
+    measures the final model.
+    """
+    budget = plan.budget
+    if budget.seconds is not None and series.seconds >= budget.seconds:
+        return NextStep("complete", "budget_seconds")
+    if budget.sent_bytes is not None and series.sent_bytes >= budget.sent_bytes:
+        return NextStep("complete", "budget_bytes")
+    rule = _stop_rule(plan, series)
+    if not rule:
+        return NextStep("training")
+    if plan.evaluate_last and not series.evaluated:
+        return NextStep("evaluation")
+    return NextStep("complete", rule)
+
+
+def best_of(values: Sequence[tuple[int, float]]) -> tuple[int, float] | None:
+    """The model number and value of the best version; of equals the first."""
+    return max(values, key=lambda pair: pair[1], default=None)
+
+
+def _stop_rule(plan: RoundPlan, series: Series) -> str:
+    stop = plan.stop
+    if stop.target is not None and any(value >= stop.target for _, value in series.values):
+        return "target"
+    if stop.patience and _without_progress(series.values, stop.min_delta) >= stop.patience:
+        return "patience"
+    return "rounds" if series.published >= plan.rounds else ""
+
+
+def _without_progress(values: Sequence[tuple[int, float]], min_delta: float) -> int:
+    best, since = float("-inf"), 0
+    for _, value in values:
+        best, since = (value, 0) if value > best + min_delta else (best, since + 1)
+    return since

@@ -8,6 +8,7 @@ from controlplane.serializers import ListQuery
 from latticeward.jobs import JOB_SPECS
 from latticeward.lifecycle import ParticipantState, RoundState, TrainingState
 from rounds.models import Round, Training
+from rounds.policy import best_of
 from rounds.selectors import metric_by_round, seconds_of
 
 
@@ -84,6 +85,7 @@ class TrainingRow(serializers.Serializer[Any]):
     comparison = serializers.JSONField(allow_null=True)  # type: ignore[var-annotated]
     created_at = serializers.DateTimeField()
     ended_at = serializers.DateTimeField(allow_null=True)
+    ended_by = serializers.CharField(help_text="the stop rule, the failure's code, or operator; empty before the end")
 
 
 class MetricOfRound(serializers.Serializer[Any]):
@@ -95,10 +97,18 @@ class MetricOfRound(serializers.Serializer[Any]):
     value = serializers.FloatField()
 
 
+class BestVersion(serializers.Serializer[Any]):
+    """The version with the best pooled metric so far."""
+
+    model_number = serializers.IntegerField()
+    value = serializers.FloatField()
+
+
 class TrainingAnswer(TrainingRow):
     """One training with its metric by round."""
 
     metrics = MetricOfRound(many=True)
+    best = BestVersion(allow_null=True)
 
 
 class RoundParticipant(serializers.Serializer[Any]):
@@ -108,6 +118,7 @@ class RoundParticipant(serializers.Serializer[Any]):
     site = serializers.CharField()
     state = serializers.ChoiceField(choices=sorted(ParticipantState))
     code = serializers.CharField(allow_null=True, help_text="why it was refused, dropped or excluded")
+    metric = serializers.JSONField(allow_null=True, help_text="the hospital's own, if the plan releases it")  # type: ignore[var-annotated]
     stage_seconds = serializers.DictField(child=serializers.FloatField())
 
 
@@ -148,7 +159,13 @@ def training_as_json(training: Training) -> dict[str, Any]:
         training.rounds_done = training.rounds.filter(  # type: ignore[attr-defined]
             state=RoundState.PUBLISHED, kind="training"
         ).count()
-    return {**TrainingRow(training).data, "metrics": metric_by_round(training)}
+    metrics = metric_by_round(training)
+    best = best_of([(row["model_number"], row["value"]) for row in metrics])
+    return {
+        **TrainingRow(training).data,
+        "metrics": metrics,
+        "best": {"model_number": best[0], "value": best[1]} if best else None,
+    }
 
 
 def round_as_json(current: Round) -> dict[str, Any]:
@@ -159,6 +176,8 @@ def round_as_json(current: Round) -> dict[str, Any]:
             "site": participant.device.site.slug,
             "state": participant.state,
             "code": participant.code or None,
+            # As with the pooled value below: what was worked out and never published is not told.
+            "metric": participant.metric if current.state == RoundState.PUBLISHED else None,
             "stage_seconds": next((s.stage_seconds for s in participant.submissions.all() if s.stage_seconds), {}),
         }
         for participant in current.participants.all()

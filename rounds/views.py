@@ -20,7 +20,7 @@ from devices.models import Federation
 from latticeward.errors import IncompatiblePlanError, NotFoundError
 from latticeward.jobs import JOB_SPECS
 from latticeward.lifecycle import RoundState
-from latticeward.plan import RoundPlan, StageSeconds
+from latticeward.plan import PARTS, RoundPlan
 from latticeward.updates.metrics import METRICS
 from rounds import tasks
 from rounds.models import Round, Training
@@ -62,8 +62,7 @@ def plan_for(request: dict[str, Any], federation: Federation) -> RoundPlan:
         **overrides,
     }
     try:
-        if "stage_seconds" in overrides:
-            values["stage_seconds"] = StageSeconds(**overrides["stage_seconds"])
+        values |= {name: PARTS[name](**overrides[name]) for name in PARTS.keys() & overrides.keys()}
         return RoundPlan(
             training_id=str(uuid4()),
             federation_id=str(federation.id),

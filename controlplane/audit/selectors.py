@@ -42,6 +42,12 @@ def consistency_between(old_size: int, new_size: int) -> list[str]:
     return [item.hex() for item in consistency_path(old_size, new_size)]
 
 
+def newest_head() -> dict[str, Any] | None:
+    """Size and root (32 bytes) of the newest signed tree head; None before the first one."""
+    head = Checkpoint.objects.order_by("-size").first()
+    return {"size": head.size, "root": bytes(head.root)} if head else None
+
+
 def inclusion_proof_of(entry_id: UUID, *, since: int = 0) -> dict[str, Any] | None:
     """An entry, its place, and the proofs that the newest signed head contains it and extends an older one.
 

@@ -122,7 +122,8 @@ def _status(config: AgentConfig) -> None:
     print("model      none" if model is None else f"model      {model.model_id}, number {model.number}")
     print(f"unproven   {len(state.unproven)} submissions wait for their ledger proof")
     for row in sorted(state.rounds.values(), key=lambda memory: memory.number):
-        result = " ".join(part for part in (row.outcome, row.code) if part)
+        own = "" if row.own_metric is None else f"(its base model at this hospital: {row.own_metric:.3f})"
+        result = " ".join(part for part in (row.outcome, row.code, own) if part)
         print(f"round      {row.round_id}, number {row.number}, {row.kind}: {row.stage} {result}".rstrip())
 
 

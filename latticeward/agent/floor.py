@@ -28,6 +28,9 @@ class Floor:
         clip_norm_max: largest clip norm; a larger one would let one hospital's data show more.
         noise_multiplier_min: least noise; 0 accepts plans without differential privacy.
         metrics: names of the metrics whose counts may leave under protection.
+        sensitivities: names of the profiles that are strict enough for this hospital's data.
+        release_patients_min: fewest patients of each class under which this hospital's own metric may be shown to the
+            others; 0 refuses every plan that shows it.
         rounds_max: most rounds of one training.
         trainer_max: largest value of named trainer settings.
     """
@@ -40,6 +43,8 @@ class Floor:
     clip_norm_max: float = 100.0
     noise_multiplier_min: float = 0.0
     metrics: tuple[str, ...] = ("auc", "accuracy")
+    sensitivities: tuple[str, ...] = ("routine", "sensitive", "highly-sensitive")
+    release_patients_min: int = 0
     rounds_max: int = 1_000
     trainer_max: Mapping[str, float] = field(default_factory=lambda: _TRAINER_LIMITS)
 
@@ -64,6 +69,7 @@ class Floor:
         Raises:
             PlanBelowFloorError: with the first reason, in words.
         """
+        releases = plan.release.hospital_metrics
         refusals = {
             f"its protection is {plan.protection!r}": plan.protection not in self.protections,
             f"its suite is {plan.suite!r}": plan.suite not in self.suites,
@@ -81,6 +87,12 @@ class Floor:
                 plan.noise_multiplier < self.noise_multiplier_min
             ),
             f"it asks for the metric {plan.metric!r}": plan.metric not in self.metrics,
+            f"it is made for {plan.sensitivity} data": plan.sensitivity not in self.sensitivities,
+            "it shows each hospital's own metric to the others": releases and self.release_patients_min == 0,
+            f"it shows a hospital's own metric from {plan.release.patients_per_class} patients in each class on, and "
+            f"at least {self.release_patients_min} are asked": (
+                releases and plan.release.patients_per_class < self.release_patients_min
+            ),
             f"it has {plan.rounds} rounds, and at most {self.rounds_max} are allowed": plan.rounds > self.rounds_max,
         }
         for name, limit in self.trainer_max.items():

@@ -58,8 +58,8 @@ def prepare_submission(
 
     Returns:
         The envelope's bytes, the submission digest (32 bytes), and a report for this hospital's own eyes:
-        ``num_examples``, ``clipped``, ``clip_factor``, ``saturated``, ``envelope_bytes`` and ``seconds`` by
-        stage.
+        ``num_examples``, ``metric`` (of the base model on the own test part, or None), ``clipped``,
+        ``clip_factor``, ``saturated``, ``envelope_bytes`` and ``seconds`` by stage.
 
     Raises:
         WrongContextError: the assignment is of another plan, or the base model is not the one that it names.
@@ -121,6 +121,7 @@ def prepare_submission(
         digest,
         {
             "num_examples": data.num_examples,
+            "metric": metric.summarise(counts).value,
             "clipped": clipped.was_clipped,
             "clip_factor": clipped.factor,
             "saturated": encoded.saturated,
@@ -175,7 +176,9 @@ def train_update(
             vector, examples = np.zeros_like(base_vector), data.num_examples
         case kind:
             raise IncompatiblePlanError(f"a round of the kind {kind!r} is not known here")
-    return ModelUpdate(vector=vector, weight=float(examples))
+    # An equal weight is the cap's: its share is then one whole, whatever number of patients a hospital has.
+    weight = plan.weight_cap if plan.weight_rule == "equal" else float(examples)
+    return ModelUpdate(vector=vector, weight=weight)
 
 
 def round_rng(device_seed: bytes, assignment: Assignment, use: str) -> np.random.Generator:

@@ -106,7 +106,14 @@ class RoundSteps:
             plan, assignment, base, created_at=to_unix_milliseconds(self._clock())
         )
         self._state.keep(seen.round_id, "submission.bin", envelope)
-        self._state.put(replace(memory, stage=Stage.PREPARED, submission_digest=submission_digest.hex()))
+        self._state.put(
+            replace(
+                memory,
+                stage=Stage.PREPARED,
+                submission_digest=submission_digest.hex(),
+                own_metric=report.get("metric"),
+            )
+        )
         logger.info(
             "round %s prepared: %d bytes in %.2f s%s",
             seen.round_id,
@@ -169,9 +176,11 @@ class RoundSteps:
         record = verify_record(
             raw,
             trust=self._trust(),
+            plan=self._plan(memory.round_id),
             assignment=assignment,
             device_id=self._identity.device_id,
             submission_digest=bytes.fromhex(memory.submission_digest) or None,
+            k_hospitals=self._config.floor.k_hospitals,
         )
         self._state.keep(memory.round_id, "record.cbor", raw)
         if record.model_id is not None and record.weights_digest is not None and not self._holds(record.weights_digest):

@@ -45,6 +45,7 @@ class RoundMemory:
             ``sent``: the receipt is on the disk. ``settled``: the result is known. ``refused``: we do not take part.
         outcome: what the server said of the submission, empty before.
         code: why it was refused, by the server or by us.
+        own_metric: of the round's base model on this hospital's own test part; for this hospital's eyes.
     """
 
     round_id: str
@@ -57,6 +58,7 @@ class RoundMemory:
     submission_id: str = ""
     outcome: str = ""
     code: str = ""
+    own_metric: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

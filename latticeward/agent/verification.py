@@ -21,6 +21,7 @@ from latticeward.errors import (
 from latticeward.instants import to_unix_milliseconds
 from latticeward.messages import Assignment, ModelManifest, RoundRecord, SubmissionReceipt, roster_digest
 from latticeward.plan import RoundPlan, plan_digest
+from latticeward.records import require_promises
 from latticeward.trust import TrustStore
 
 KINDS: Final = ("training", "evaluation")
@@ -130,7 +131,14 @@ def verify_receipt(
 
 
 def verify_record(
-    raw: bytes, *, trust: TrustStore, assignment: Assignment, device_id: str, submission_digest: bytes | None
+    raw: bytes,
+    *,
+    trust: TrustStore,
+    plan: RoundPlan,
+    assignment: Assignment,
+    device_id: str,
+    submission_digest: bytes | None,
+    k_hospitals: int,
 ) -> RoundRecord:
     """Believe a round record, and that it tells the truth about this device.
 
@@ -138,15 +146,16 @@ def verify_record(
     2. Of the round that we took part in.
     3. It lists exactly the cohort that was invited, this device once, and if it says that an update of ours was
        accepted, that one is ours.
-    4. It counts as many updates as it lists as accepted.
+    4. It keeps what the plan promised (``require_promises``), with this hospital's own k where that is higher.
 
     Args:
         submission_digest: of what this device sent in the round, 32 bytes; None if it sent nothing.
+        k_hospitals: of the hospital's floor.
 
     Raises:
         InvalidSignatureError, UntrustedIssuerError, MalformedMessageError
         WrongContextError: of another round.
-        LedgerError: it says something else about this device than what happened.
+        LedgerError: it says something else about this device than what happened, or breaks the plan.
     """
     # 1
     key = trust.verify_key(Purpose.ROUND_RECORD, key_id=signing_key_id(raw))
@@ -165,8 +174,7 @@ def verify_record(
     if roster_digest([row["device_id"] for row in record.participants]) != assignment.roster_digest:
         raise LedgerError(f"round {assignment.round_id}: the record lists other devices than were invited")
     # 4
-    if record.accepted != sum(row["outcome"] == "accepted" for row in record.participants):
-        raise LedgerError(f"round {assignment.round_id}: the record's count is not that of its rows")
+    require_promises(record, plan, k_hospitals=k_hospitals)
     return record
 
 

@@ -12,20 +12,22 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
+from controlplane.audit.selectors import newest_head
 from controlplane.transitions import apply_transition
 from keys.services import sign_with
 from latticeward.aggregation import AGGREGATORS
 from latticeward.crypto.signing import Purpose
-from latticeward.errors import NonFiniteUpdateError, QuorumNotMetError
+from latticeward.errors import CohortTooCloseError, KMinimumError, NonFiniteUpdateError, QuorumNotMetError
 from latticeward.instants import to_unix_milliseconds
 from latticeward.lifecycle import ROUND, ParticipantState, RoundState
 from latticeward.messages import RoundRecord
 from latticeward.opening import codec_of
 from latticeward.plan import RoundPlan
 from latticeward.updates.encoding import DecodedSum
-from latticeward.updates.metrics import METRICS
 from latticeward.updates.ring import accumulate
 from rounds.models import ModelVersion, Round, Submission
+from rounds.services.cohorts import hospitals_of, require_hiding
+from rounds.services.metrics import pooled_metric
 from rounds.services.partials import commitment, load_partial, member_digest, members_of
 from rounds.services.publication import PreparedModel, keep_model, make_model
 
@@ -43,7 +45,7 @@ def aggregate_round(round_id: UUID) -> bool:
         return True
     try:
         _prepare(current)
-    except (NonFiniteUpdateError, QuorumNotMetError) as error:
+    except (NonFiniteUpdateError, QuorumNotMetError, KMinimumError, CohortTooCloseError) as error:
         apply_transition(
             current,
             ROUND,
@@ -61,6 +63,7 @@ def aggregate_round(round_id: UUID) -> bool:
 def _prepare(current: Round) -> None:
     plan = current.training.round_plan
     started = time.perf_counter()
+    require_hiding(current, plan)
     decoded, commitments, accepted = _merge(current, plan)
     merged_at = time.perf_counter()
     metric = pooled_metric(plan, decoded, hospitals_of(current))
@@ -104,24 +107,12 @@ def _merge(current: Round, plan: RoundPlan) -> tuple[DecodedSum, list[bytes], in
     accepted = current.participants.filter(state=ParticipantState.ACCEPTED).count()
     if accepted != len(seen):
         raise AssertionError(f"round {current.id} accepted {accepted} updates and its partials hold {len(seen)}")
-    hospitals = hospitals_of(current)
-    if total is None or accepted < plan.quorum or hospitals < plan.k_hospitals:
-        raise QuorumNotMetError(f"round {current.id} has {accepted} updates of {hospitals} hospitals")
-    return AGGREGATORS[plan.aggregator].aggregate_sum(total, codec), commitments, accepted
-
-
-def hospitals_of(current: Round) -> int:
-    """Hospitals behind a round's sum: two machines of one hospital are one, or k would protect nobody."""
-    accepted = current.participants.filter(state=ParticipantState.ACCEPTED)
-    return accepted.values("device__site_id").distinct().count()
-
-
-def pooled_metric(plan: RoundPlan, decoded: DecodedSum, hospitals: int) -> dict[str, Any] | None:
-    """The pooled metric, or None when fewer hospitals or patients stand behind it than the plan's k."""
-    summary = METRICS[plan.metric].summarise(decoded.metric_counts)
-    if summary.value is None or hospitals < plan.k_hospitals or summary.examples < plan.k_patients:
-        return None
-    return {"name": plan.metric, "value": summary.value, "hospitals": hospitals, "patients": summary.examples}
+    if total is None:
+        raise QuorumNotMetError(f"round {current.id} holds no update")
+    decoded = AGGREGATORS[plan.aggregator].aggregate_sum(total, codec)
+    if plan.weight_rule == "examples" and decoded.examples < plan.k_patients:
+        raise KMinimumError(f"round {current.id} was learnt from {decoded.examples:.0f} patients")
+    return decoded, commitments, accepted
 
 
 def _account(
@@ -141,6 +132,7 @@ def _account(
             "outcome": participant.state,
             "code": participant.code or None,
             "submission_digest": bytes.fromhex(counted[participant.id]) if participant.id in counted else None,
+            "metric": participant.metric,
         }
         for participant in current.participants.select_related("device__site").order_by("device_id")
     ]
@@ -163,6 +155,9 @@ def _account(
         partial_commitments=tuple(commitments),
         metric=metric,
         noise_multiplier=plan.noise_multiplier,
+        epsilon_spent=None,  # plans with noise, which alone could promise a number, are refused
+        delta=None,
+        ledger=newest_head(),
         opened_at=to_unix_milliseconds(current.opened_at or current.created_at),
         closed_at=to_unix_milliseconds(current.closed_at or timezone.now()),
     )
@@ -195,6 +190,7 @@ def publish_round(round_id: UUID) -> UUID | None:
                 "training": str(current.training_id),
                 "model": str(current.model_id) if current.model_id else None,
                 "metric": {"name": current.metric_name, "value": current.metric_value},
+                "record": RoundRecord.from_bytes(bytes(current.record)).digest.hex(),
             },
             signed_record=signed_record,
             published_at=timezone.now(),

@@ -18,16 +18,20 @@ from devices.models import Device
 from keys.services import sign_with
 from latticeward.crypto.signing import Purpose
 from latticeward.errors import (
+    CohortTooCloseError,
     CustodyError,
     DecryptionError,
     KeyUsageError,
+    KMinimumError,
     NotFoundError,
     NotPermittedError,
+    QuorumNotMetError,
     StateError,
 )
 from latticeward.lifecycle import PARTICIPANT, ROUND, ParticipantState, RoundState
 from rounds.models import Participant, Round
 from rounds.policy import GRACE, Decision, Tally, next_event
+from rounds.services.cohorts import require_hiding
 from rounds.services.exclusion import exclude_untrusted, untrusted_in
 
 logger = logging.getLogger(__name__)
@@ -122,6 +126,8 @@ def advance_round(round_id: UUID) -> str | None:
             return None
         if decision.event == "begin_aggregating" and untrusted_in(round_id).exists():
             return None  # a device lost its trust since we looked: the next call excludes it first
+        if decision.event == "begin_aggregating":
+            decision = _unless_it_shows_too_much(current, decision)
         accepted = counts[ParticipantState.ACCEPTED]
         details: dict[str, Any] = {"accepted": accepted, "quorum": current.quorum, "number": current.number}
         match decision.event:
@@ -149,6 +155,15 @@ def _try_to_exclude(round_id: UUID) -> bool:
         logger.exception("round %s: a device that lost its trust cannot be taken out", round_id)
         return False
     return True
+
+
+def _unless_it_shows_too_much(current: Round, decision: Decision) -> Decision:
+    """The freeze, or the end of a round whose sum may not be opened."""
+    try:
+        require_hiding(current, current.training.round_plan)
+    except (QuorumNotMetError, KMinimumError, CohortTooCloseError) as error:
+        return Decision("fail", error.code)
+    return decision
 
 
 def _drop_undecided(current: Round) -> None:

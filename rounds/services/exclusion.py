@@ -76,6 +76,7 @@ def _move(participant: Participant, code: str) -> None:
             feed=participant.round.feed,
             details={"device": str(participant.device_id), "site": participant.device.site.name, "code": code},
             code=code,
+            metric=None,
         )
         participant.submissions.filter(outcome__in=("", "accepted")).update(outcome="excluded", code=code)
 

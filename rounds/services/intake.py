@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from django.db import IntegrityError, transaction
@@ -44,6 +44,7 @@ from latticeward.updates.encoding import FixedPointCodec
 from latticeward.updates.ring import accumulate
 from rounds.models import Contribution, Partial, Participant, Round, Submission
 from rounds.services.coordination import participant_of
+from rounds.services.metrics import hospital_metric
 from rounds.services.opening import open_submission, opening_of
 from rounds.services.partials import (
     RingVector,
@@ -284,8 +285,8 @@ def accept_updates(opened: list[OpenedSubmission]) -> None:
         started = time.perf_counter()
         slot = (os.getpid() + threading.get_ident() // 64) % SLOTS
         partial = Partial.objects.filter(round=current, slot=slot).first()
-        codec = codec_of(current.training.round_plan)
-        vector = _present_sum(partial, codec)
+        plan = current.training.round_plan
+        vector = _present_sum(partial, codec_of(plan))
         if vector is None:
             continue  # another worker replaced the version between our two reads
         accumulate(vector, *(contribution.vector for _, contribution in opened))
@@ -300,7 +301,8 @@ def accept_updates(opened: list[OpenedSubmission]) -> None:
                     [Contribution(submission=submission, partial=swapped) for submission, _ in opened]
                 )
                 for submission, contribution in opened:
-                    _count(submission, {**contribution.seconds, "accumulate": seconds})
+                    metric = hospital_metric(plan, contribution.vector)
+                    _count(submission, {**contribution.seconds, "accumulate": seconds}, metric)
                 last = max(submission.received_at for submission, _ in opened)
                 Round.objects.filter(pk=current.pk).update(
                     # SQLite has no greatest of nothing and something.
@@ -325,7 +327,7 @@ def _present_sum(partial: Partial | None, codec: FixedPointCodec) -> RingVector 
         return None
 
 
-def _count(submission: Submission, seconds: dict[str, float]) -> None:
+def _count(submission: Submission, seconds: dict[str, float], metric: dict[str, Any] | None) -> None:
     Submission.objects.filter(pk=submission.pk).update(
         outcome="accepted", stage_seconds={**submission.stage_seconds, **seconds}
     )
@@ -337,6 +339,7 @@ def _count(submission: Submission, seconds: dict[str, float]) -> None:
         feed=submission.participant.round.feed,
         details=_about(submission),
         code="",
+        metric=metric,
     )
 
 

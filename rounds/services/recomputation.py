@@ -19,7 +19,8 @@ from latticeward.messages import ModelManifest, RoundRecord
 from latticeward.updates.ring import RingVector, accumulate
 from latticeward.updates.tensors import weights_digest
 from rounds.models import Contribution, Partial, Round
-from rounds.services.aggregation import hospitals_of, pooled_metric
+from rounds.services.cohorts import hospitals_of
+from rounds.services.metrics import pooled_metric
 from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.partials import commitment
 from rounds.services.publication import next_weights

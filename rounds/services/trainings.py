@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Sum
 from django.utils import timezone
 
 from controlplane.audit.services import record
@@ -26,7 +27,9 @@ from latticeward.lifecycle import ROUND, TRAINING, RoundState, TrainingState
 from latticeward.messages import Assignment, roster_digest
 from latticeward.plan import RoundPlan
 from latticeward.updates.tensors import initial_vector, weights_digest
-from rounds.models import Participant, Round, Training
+from rounds.models import Participant, Round, Submission, Training
+from rounds.policy import Series, best_of, next_step
+from rounds.selectors import metric_by_round
 from rounds.services.publication import seal_for_newcomers
 
 # A training whose rounds fail this often in a row will not mend itself.
@@ -106,6 +109,7 @@ def stop_training(*, training: Training, actor: str, reason: str) -> None:
             actor=actor,
             feed=training.federation.feed,
             details={"reason": reason},
+            ended_by="operator",
             ended_at=timezone.now(),
         )
         for open_round in training.rounds.filter(state__in=OPEN_ROUND_STATES[:-1]):
@@ -145,27 +149,45 @@ def advance_training(training_id: UUID) -> Round | None:
             _fail_training(training, "rounds_failed_in_a_row")
             return None
         plan = training.round_plan
-        published = sum(state == RoundState.PUBLISHED and kind == "training" for _, state, kind in history)
-        measured = any(state == RoundState.PUBLISHED and kind == "evaluation" for _, state, kind in history)
-        if published < plan.rounds:
-            kind = "training"
-        elif plan.evaluate_last and not measured:
-            kind = "evaluation"
-        else:
-            apply_transition(
-                training,
-                TRAINING,
-                "complete",
-                actor="worker:aggregate",
-                feed=training.federation.feed,
-                details={"rounds": published},
-                ended_at=timezone.now(),
-            )
+        series = _series_of(training)
+        step = next_step(plan, series)
+        if step.kind == "complete":
+            _complete(training, step.rule, published=series.published)
             return None
-        devices = active_devices(training.federation)[: plan.cohort_bound]
-        if len(devices) < plan.quorum or len({device.site_id for device in devices}) < plan.k_hospitals:
-            return None  # the sweep asks again: devices may still enrol
-        return _open_round(training, plan, kind, devices, number=history[0][0] + 1 if history else 1)
+        return _open_round(training, plan, step.kind, number=history[0][0] + 1 if history else 1)
+
+
+def _series_of(training: Training) -> Series:
+    published = training.rounds.filter(state=RoundState.PUBLISHED)
+    learnt = published.filter(kind="training")
+    measured = learnt.order_by("number").values_list("base_model__number", "metric_value")
+    sent = Submission.objects.filter(participant__round__training=training).aggregate(total=Sum("size_bytes"))
+    return Series(
+        published=learnt.count(),
+        evaluated=published.filter(kind="evaluation").exists(),
+        values=tuple((number or 0, value) for number, value in measured if value is not None),
+        seconds=(timezone.now() - training.created_at).total_seconds(),
+        sent_bytes=sent["total"] or 0,
+    )
+
+
+def _complete(training: Training, rule: str, *, published: int) -> None:
+    # The version that the final evaluation measured counts as well, so this is asked of all that were measured.
+    best = best_of([(row["model_number"], row["value"]) for row in metric_by_round(training)])
+    apply_transition(
+        training,
+        TRAINING,
+        "complete",
+        actor="worker:aggregate",
+        feed=training.federation.feed,
+        details={
+            "rule": rule,
+            "rounds": published,
+            "best": {"model_number": best[0], "value": best[1]} if best else None,
+        },
+        ended_by=rule,
+        ended_at=timezone.now(),
+    )
 
 
 def _fail_training(training: Training, code: str) -> None:
@@ -176,11 +198,26 @@ def _fail_training(training: Training, code: str) -> None:
         actor="worker:aggregate",
         feed=training.federation.feed,
         details={"code": code},
+        ended_by=code,
         ended_at=timezone.now(),
     )
 
 
-def _open_round(training: Training, plan: RoundPlan, kind: str, devices: list[Device], *, number: int) -> Round:
+def _cohort(training: Training, plan: RoundPlan, base_model_digest: bytes) -> list[Device]:
+    """The devices that the plan invites; empty while too few could come for a result."""
+    active = {str(device.id): device for device in active_devices(training.federation)}
+    chosen = plan.cohort.choose(
+        [(identity, device.site.slug) for identity, device in active.items()],
+        bound=plan.cohort_bound,
+        plan_digest=bytes(training.plan_digest),
+        base_model_digest=base_model_digest,
+    )
+    devices = [active[identity] for identity in chosen]
+    enough = len(devices) >= plan.quorum and len({device.site_id for device in devices}) >= plan.k_hospitals
+    return devices if enough else []
+
+
+def _open_round(training: Training, plan: RoundPlan, kind: str, *, number: int) -> Round | None:
     now = datetime.now(UTC)
     stages = plan.stage_seconds
     base = training.models.filter(signed_manifest__isnull=False).order_by("-number").first()
@@ -188,6 +225,10 @@ def _open_round(training: Training, plan: RoundPlan, kind: str, devices: list[De
         base_digest = weights_digest(initial_vector(plan.layout, plan.initial))
     else:
         base_digest = bytes(base.weights_digest)
+    devices = _cohort(training, plan, base_digest)
+    if not devices:
+        return None  # the sweep asks again: devices may still enrol
+    if base is not None:
         seal_for_newcomers(base)  # nobody may be invited to start from a model that they cannot open
     round_id = uuid4()
     recipient = DecapsulationKey.generate(get_suite(plan.suite).kem)

@@ -11,7 +11,7 @@ from frontend.comparison import read_comparison
 from frontend.fleet import connection_of
 from frontend.sentences import RoundFacts, say_duration, say_round, say_training
 from frontend.topics import TOPICS_LIMIT, may_hear, parse_topics
-from frontend.words import TABLES, sentence_of_code, word_of
+from frontend.words import STOP_RULES, TABLES, sentence_of_code, word_of
 from latticeward.errors import MalformedMessageError
 from latticeward.lifecycle import DEVICE, PARTICIPANT, ROUND, TRAINING
 from tests.frontend.scene import COMPARISON
@@ -76,6 +76,12 @@ def test_a_round_is_said_in_one_sentence(changes: dict[str, Any], sentence: str)
 @pytest.mark.parametrize("state", [str(state) for state in TRAINING.states])
 def test_every_training_state_has_a_sentence(state: str) -> None:
     assert say_training(state, published=2, rounds_max=15, metric="auc", final=0.9)
+
+
+@pytest.mark.parametrize("rule", sorted(STOP_RULES))
+def test_a_completed_training_says_by_which_rule(rule: str) -> None:
+    said = say_training("completed", published=4, rounds_max=15, metric="auc", final=0.9, ended_by=rule)
+    assert said == f"Completed: 4 of 15 rounds published, {STOP_RULES[rule]}, pooled AUC 0.900"
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def plan(job: str = "heart", **changes: object) -> RoundPlan:
 def round_messages() -> list[bytes]:
     common = {"round_id": ROUND_ID, "plan_digest": b"p" * 32}
     of_round = {**common, "training_id": ROUND_ID, "number": 2, "base_model_digest": b"b" * 32}
-    participant = {"device_id": DEVICE_ID, "site": SITE, "outcome": "accepted", "code": None}
+    participant = {"device_id": DEVICE_ID, "site": SITE, "outcome": "accepted", "code": None, "metric": None}
     assignment = Assignment(
         **of_round,
         federation_id=FEDERATION_ID,
@@ -183,6 +183,9 @@ def round_messages() -> list[bytes]:
         partial_commitments=(b"c" * 32,),
         metric={"name": "auc", "value": 0.875},
         noise_multiplier=0.0,
+        epsilon_spent=None,
+        delta=None,
+        ledger={"size": 40, "root": b"r" * 32},
         opened_at=TIME,
         closed_at=TIME,
     )

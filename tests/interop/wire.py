@@ -34,15 +34,16 @@ FIELDS = {
     "enrolment-answer": "enrolment_id device_id server_nonce suite sealed_challenge expires_at",
     "device-key-statement": "device_id federation_id site epoch keys certificate_digest not_before not_after issued_at",
     "plan": "training_id federation_id title job trainer layout initial rounds suite protection aggregator"
-    " server_optimiser clip_norm weight_cap cohort_bound ring_bits quorum k_hospitals k_patients noise_multiplier"
-    " metric metric_size evaluate_last stage_seconds created_at",
+    " server_optimiser clip_norm weight_rule weight_cap sensitivity cohort cohort_bound ring_bits quorum k_hospitals"
+    " k_patients noise_multiplier privacy metric metric_size release evaluate_last stop budget stage_seconds"
+    " created_at",
     "assignment": "round_id training_id federation_id number kind plan_digest base_model base_model_digest"
     " recipient_algorithm recipient_key roster_digest opened_at recruiting_due_at collecting_due_at",
     "submission-receipt": "submission_id device_id round_id plan_digest submission_digest size_bytes via received_at"
     " ledger_due_at",
     "round-record": "round_id training_id federation_id number kind plan_digest base_model_digest weights_digest"
     " model_id suite protection aggregator participants accepted quorum partial_commitments metric noise_multiplier"
-    " opened_at closed_at",
+    " epsilon_spent delta ledger opened_at closed_at",
     "model-manifest": "model_id training_id round_id number plan_digest base_model_digest weights_digest header"
     " body_digest body_bytes created_at",
     "envelope": "suite message_type direction federation_id round_id plan_digest base_model_digest sender_key_id"

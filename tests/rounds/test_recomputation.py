@@ -31,7 +31,7 @@ def test_rounds_and_the_measurement_come_to_the_same(cohort: Cohort) -> None:
 
 
 def test_a_round_with_an_exclusion_and_a_drop_out_comes_to_the_same(cohort: Cohort) -> None:
-    current = cohort.collecting(cohort.train(quorum=2, k_hospitals=2))
+    current = cohort.collecting(cohort.train(quorum=2, k_hospitals=2, sensitivity="routine"))
     for hospital in cohort.hospitals[:3]:
         hospital.contribute(current)
     suspend_device(device_id=cohort.hospitals[0].device.id, actor="user:1", why="lost")

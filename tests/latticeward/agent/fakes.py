@@ -34,6 +34,8 @@ from tests.latticeward.peers import FEDERATION_ID, NOW, SITE, Authority, authori
 
 DEVICE_ID = "d0d0d0d0-0000-4000-8000-000000000001"
 TRAINING_ID = "70000000-0000-4000-8000-000000000001"
+# The other hospitals' devices, by id, with the names of their sites: they always deliver.
+PEERS = {f"d0d0d0d0-0000-4000-8000-00000000000{number}": f"Hospital {number}" for number in (2, 3, 4)}
 MINUTE_MS = 60_000
 ROUND_KEY = DecapsulationKey.generate()
 
@@ -58,6 +60,12 @@ def heart_plan(**changes: Any) -> RoundPlan:
         "created_at": to_unix_milliseconds(NOW),
     }
     return RoundPlan(**{**values, **changes})
+
+
+def participant(device: str, site: str, outcome: str, digest: bytes | None) -> dict[str, Any]:
+    """A row of a round record."""
+    row = {"device_id": device, "site": site, "outcome": outcome, "submission_digest": digest}
+    return {**row, "code": None, "metric": None}
 
 
 @dataclass
@@ -118,7 +126,7 @@ class FakeServer:
             "base_model_digest": weights_digest(base_vector),
             "recipient_algorithm": str(ROUND_KEY.encapsulation_key.algorithm),
             "recipient_key": ROUND_KEY.encapsulation_key.raw,
-            "roster_digest": roster_digest([DEVICE_ID]),
+            "roster_digest": roster_digest([DEVICE_ID, *PEERS]),
             "opened_at": to_unix_milliseconds(self.now),
             "recruiting_due_at": to_unix_milliseconds(self.now) + MINUTE_MS,
             "collecting_due_at": to_unix_milliseconds(self.now) + 2 * MINUTE_MS,
@@ -198,13 +206,17 @@ class FakeServer:
             protection="sealed",
             aggregator="mean",
             participants=(
-                {"device_id": DEVICE_ID, "site": SITE, "outcome": outcome, "code": None, "submission_digest": digest},
+                participant(DEVICE_ID, SITE, outcome, digest),
+                *(participant(device, site, "accepted", bytes(32)) for device, site in PEERS.items()),
             ),
-            accepted=int(outcome == "accepted"),
+            accepted=len(PEERS) + (outcome == "accepted"),
             quorum=3,
             partial_commitments=(),
             metric=None,
             noise_multiplier=0.0,
+            epsilon_spent=None,
+            delta=None,
+            ledger=None,
             opened_at=assignment.opened_at,
             closed_at=assignment.opened_at + 1,
         )
