@@ -8,7 +8,7 @@ so that a row of one purpose never opens as another.
 
     group      secrets                                                   web  intake  aggregate  authority
     authority  root, trust anchor, issuing, every signing key                                    x
-    web        receipt keys (24 h), claims, enrolment challenges         x                       x
+    web        receipt keys (24 h), claims, challenges, keys of files    x                       x
     rounds     keys that open updates, partial sums and models             x       x
 
 The authority worker holds the web group as well, because it makes the receipt keys; no process but the embedded one
@@ -69,6 +69,7 @@ GROUP_OF_PURPOSE: Final[Mapping[str, Group]] = {
     "submission-receipt": Group.WEB,
     "claim": Group.WEB,
     "challenge": Group.WEB,
+    "model-download": Group.WEB,
     "round-decapsulation": Group.ROUNDS,
     "partial": Group.ROUNDS,
     "contribution": Group.ROUNDS,

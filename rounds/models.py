@@ -9,7 +9,14 @@ import uuid
 from django.db import models
 
 from devices.models import Device, Federation
-from latticeward.lifecycle import AliasMoveState, ModelState, ParticipantState, RoundState, TrainingState
+from latticeward.lifecycle import (
+    AliasMoveState,
+    ModelExportState,
+    ModelState,
+    ParticipantState,
+    RoundState,
+    TrainingState,
+)
 from latticeward.plan import RoundPlan
 
 
@@ -237,3 +244,24 @@ class AliasMove(models.Model):
                 name="a_move_takes_two_people",
             ),
         ]
+
+
+class ModelExport(models.Model):
+    """A version as a file, sealed to a key of its own that the web tier holds until one person has fetched it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    model = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="exports")
+    format = models.TextField()
+    licence = models.TextField(blank=True, help_text="the terms that the file names")
+    reason = models.TextField()
+    state = models.TextField(default=ModelExportState.REQUESTED)
+    state_due_at = models.DateTimeField(null=True)
+    requested_by = models.TextField()
+    requested_at = models.DateTimeField()
+    recipient_key = models.BinaryField(help_text="raw encapsulation key of this export")
+    wrapped_seed = models.BinaryField(null=True, help_text="erased when the file is taken or expires")
+    sealed_key = models.BinaryField(null=True, help_text="the file's key, sealed to the encapsulation key")
+    blob = models.TextField(blank=True)
+    file_bytes = models.BigIntegerField(null=True)
+    file_digest = models.TextField(blank=True, help_text="SHA-256 of the plain file")
+    failure_code = models.TextField(blank=True)

@@ -11,9 +11,19 @@ from django.db.models import F
 from django.utils import timezone
 
 from controlplane import idempotency
-from latticeward.lifecycle import ParticipantState, RoundState, TrainingState
-from rounds.models import Round, Submission, Training
-from rounds.services import aggregation, aliases, coordination, intake, publication, retention, trainings, uploads
+from latticeward.lifecycle import ModelExportState, ParticipantState, RoundState, TrainingState
+from rounds.models import ModelExport, Round, Submission, Training
+from rounds.services import (
+    aggregation,
+    aliases,
+    coordination,
+    exports,
+    intake,
+    publication,
+    retention,
+    trainings,
+    uploads,
+)
 
 
 @shared_task(queue="intake", acks_late=True)
@@ -60,6 +70,11 @@ def sign_round(round_id: str) -> None:
     coordination.sign_round(UUID(round_id))
 
 
+@shared_task(queue="aggregate", acks_late=True)
+def make_export(export_id: str) -> None:
+    exports.make_export(UUID(export_id))
+
+
 @shared_task(queue="aggregate")
 def sweep() -> None:
     """Move every round by its clock and enqueue again what a crash left behind."""
@@ -69,8 +84,12 @@ def sweep() -> None:
     for training_id in Training.objects.filter(state=TrainingState.RUNNING).values_list("id", flat=True):
         advance_training.delay(str(training_id))
     aliases.expire_moves()
+    exports.expire_exports()
     # What is younger than this is most likely under way.
     before = timezone.now() - timedelta(seconds=3)
+    asked = ModelExport.objects.filter(state=ModelExportState.REQUESTED, requested_at__lt=before)
+    for export_id in asked.values_list("id", flat=True):
+        make_export.delay(str(export_id))
     waiting = Submission.objects.filter(
         outcome="",
         received_at__lt=before,

@@ -1,19 +1,19 @@
 """Reads of the model registry: versions with what is known of them, their ancestors, and aliases with their history."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import Count, F, Q, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from controlplane.audit.models import AuditEntry
 from devices.models import Federation
 from latticeward.errors import NotFoundError
-from latticeward.lifecycle import AliasMoveState, ModelState, ParticipantState, RoundState
+from latticeward.lifecycle import AliasMoveState, ParticipantState, RoundState
 from latticeward.plan import RoundPlan
-from rounds.models import AliasMove, ModelAlias, ModelVersion, Participant, Round, Training
+from rounds.models import AliasMove, ModelAlias, ModelExport, ModelVersion, Participant, Round, Training
 
 ANCESTORS_LIMIT: Final = 200
 # Sealed bytes, keys and signed bytes are large, and no list shows them.
@@ -210,13 +210,18 @@ def moves(*, federation: Federation, waiting: bool = False, model: ModelVersion 
     )
 
 
-def alias_names(federation: Federation, model_ids: Sequence[UUID]) -> dict[str, str]:
-    """For the aliases that point at one of these versions, ``job/name`` to the version's id; one query."""
-    rows = ModelAlias.objects.filter(federation=federation, model__in=model_ids)
-    return {f"{job}/{name}": str(model) for job, name, model in rows.values_list("job", "name", "model_id")}
+def exports(*, model_id: UUID | None = None) -> QuerySet[ModelExport]:
+    """The files that were asked for, of all versions or of one, the newest first."""
+    rows = ModelExport.objects.order_by("-requested_at")
+    return rows.filter(model=model_id) if model_id else rows
 
 
-def model_counts() -> dict[str, int]:
-    """Published versions by standing."""
-    rows = ModelVersion.objects.filter(signed_manifest__isnull=False).values_list("state").annotate(n=Count("id"))
-    return {str(state): 0 for state in ModelState} | dict(rows)
+def export(export_id: UUID) -> ModelExport:
+    """One export.
+
+    Raises:
+        NotFoundError
+    """
+    if (found := ModelExport.objects.filter(pk=export_id).first()) is None:
+        raise NotFoundError(f"export {export_id}")
+    return found

@@ -4,23 +4,29 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema
+from django.http import HttpResponse
+from drf_spectacular.utils import OpenApiTypes, extend_schema
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from controlplane.permissions import OperatorWrites, RevokersWrite
+from controlplane.permissions import KeyMaterialReaders, OperatorWrites, RevokersWrite
 from controlplane.views import Endpoint, ListEndpoint
 from devices.models import Federation
 from latticeward.errors import NotFoundError
-from rounds.models import AliasMove, ModelAlias, ModelVersion
+from rounds import tasks
+from rounds.models import AliasMove, ModelAlias, ModelExport, ModelVersion
 from rounds.registry import selectors
 from rounds.registry.serializers import (
     AliasesQuery,
     AliasMoveRequest,
     AliasRow,
+    ExportRow,
+    ExportsQuery,
     ModelAnswer,
+    ModelExportRequest,
     ModelLineage,
     ModelRow,
     ModelsQuery,
@@ -29,11 +35,12 @@ from rounds.registry.serializers import (
     ReasonRequest,
     alias_as_json,
     ancestor_as_json,
+    export_as_json,
     model_as_json,
     move_as_json,
     version_as_json,
 )
-from rounds.services import aliases, standing
+from rounds.services import aliases, exports, standing
 
 
 class ModelsView(ListEndpoint):
@@ -96,6 +103,56 @@ class ModelRevokeView(Endpoint):
             model_id=id, actor=self.actor(request), reason=self.read(ReasonRequest, request)["reason"]
         )
         return Response(model_as_json(selectors.published_model(id)))
+
+
+class ModelExportsView(ListEndpoint):
+    """Files of versions; an operator asks for one, and the aggregation worker makes it."""
+
+    permission_classes: list[type[BasePermission]] = [KeyMaterialReaders]
+    row = ExportRow
+    query = ExportsQuery
+
+    def rows(self, asked: dict[str, Any]) -> QuerySet[ModelExport]:
+        return selectors.exports(model_id=asked.get("model"))
+
+    def show(self, rows: list[ModelExport]) -> Sequence[Any]:
+        return [export_as_json(row) for row in rows]
+
+    @extend_schema(request=ModelExportRequest, responses={202: ExportRow})
+    def post(self, request: Request) -> Response:
+        values: dict[str, Any] = self.read(ModelExportRequest, request)
+        export = exports.request_export(
+            model=selectors.published_model(values["model"]),
+            form=values["format"],
+            licence=values["licence"],
+            reason=values["reason"],
+            actor=self.actor(request),
+        )
+        transaction.on_commit(lambda: tasks.make_export.delay(str(export.id)))
+        return Response(export_as_json(export), status=202)
+
+
+class ModelExportView(Endpoint):
+    """One export and how far it is."""
+
+    permission_classes: list[type[BasePermission]] = [KeyMaterialReaders]
+
+    @extend_schema(responses=ExportRow)
+    def get(self, request: Request, id: UUID) -> Response:
+        return Response(export_as_json(selectors.export(id)))
+
+
+class ModelExportFileView(Endpoint):
+    """The file, once, for the person who asked for it."""
+
+    permission_classes: list[type[BasePermission]] = [OperatorWrites]
+    repeats_safely = "a file is handed out once: a repetition is refused by the export's state"
+
+    @extend_schema(request=None, responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
+    def post(self, request: Request, id: UUID) -> HttpResponse:
+        file = exports.take_export(export_id=id, actor=self.actor(request))
+        headers = {"Content-Disposition": f'attachment; filename="{file.name}"', "Cache-Control": "private, no-store"}
+        return HttpResponse(file.content, content_type=file.media_type, headers=headers)
 
 
 class AliasesView(ListEndpoint):

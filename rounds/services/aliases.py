@@ -15,7 +15,7 @@ from django.utils import timezone
 from controlplane.audit.services import record
 from controlplane.transitions import apply_transition
 from latticeward.errors import (
-    MalformedMessageError,
+    InvalidValueError,
     ModelUnusableError,
     NotFoundError,
     NotPermittedError,
@@ -48,12 +48,12 @@ def propose_move(*, model: ModelVersion, name: str, reason: str, actor: str) -> 
         name: 1 to 40 lower-case letters, digits and hyphens, a letter first.
 
     Raises:
-        MalformedMessageError: the name is none.
+        InvalidValueError: the name is none.
         ModelUnusableError: the version may not be relied on, or the alias points at it already.
         StaleStateError: a proposal for this alias waits already.
     """
     if not _NAME.match(name):
-        raise MalformedMessageError(f"{name[:80]!r} is no name of an alias")
+        raise InvalidValueError("An alias has 1 to 40 lower-case letters, digits and hyphens, a letter first.")
     training = model.training
     now = timezone.now()
     try:

@@ -11,7 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from controlplane.audit.services import record
-from rounds.models import ModelVersion, Partial, Round, Submission
+from rounds.models import ModelExport, ModelVersion, Partial, Round, Submission
 from rounds.services.uploads import sweep_orphaned_chunks
 from rounds.storage import delete_blob
 
@@ -49,6 +49,7 @@ def sweep_orphaned_blobs() -> int:
     named |= set(Partial.objects.values_list("blob", flat=True))
     named |= set(ModelVersion.objects.values_list("body_blob", flat=True))
     named |= set(ModelVersion.objects.exclude(optimiser_blob="").values_list("optimiser_blob", flat=True))
+    named |= set(ModelExport.objects.exclude(blob="").values_list("blob", flat=True))
     before = time.time() - ORPHAN_AGE.total_seconds()
     removed = 0
     for path in Path(settings.BLOB_DIR).glob("??/*"):

@@ -9,7 +9,7 @@ from django.utils import timezone
 from controlplane.audit.models import AuditEntry
 from latticeward.errors import (
     InvalidTransitionError,
-    MalformedMessageError,
+    InvalidValueError,
     ModelUnusableError,
     NotFoundError,
     NotPermittedError,
@@ -141,7 +141,7 @@ def test_only_the_person_who_proposed_withdraws(older: ModelVersion) -> None:
 
 @pytest.mark.parametrize("name", ["", "Production", "9lives", "a" * 41, "pro duction", "a/b", "production\n"])
 def test_what_is_no_name_is_refused(older: ModelVersion, name: str) -> None:
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(InvalidValueError):
         propose(older, name)
     assert not ModelAlias.objects.exists()
 
