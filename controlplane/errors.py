@@ -54,6 +54,10 @@ PROBLEMS: Final[Mapping[type[domain.LatticewardError], tuple[int, str]]] = {
     domain.InvalidTransitionError: (409, "This is not possible in the present state."),
     domain.KeyUsageError: (409, "The key may not be used for this."),
     domain.ModelUnusableError: (409, "The model version is not in a state that allows this."),
+    domain.RenewalConflictError: (
+        409,
+        "Another renewal of the same key exists, so somebody may have a copy of it. The device was suspended.",
+    ),
     domain.StaleStateError: (409, "Somebody else changed this first. Look again and repeat."),
     domain.NotFoundError: (404, "There is no such thing here, or you may not see it."),
     domain.UnknownSiteError: (422, "The federation has no such hospital. Name one that it has."),

@@ -59,7 +59,8 @@ class VerifiedTranscript:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedAnswer:
-    """T1 and A together, after A's MAC has been checked. Made only by ``verify_answer``."""
+    """T1 and A together, after A has been checked. Made only by ``verify_answer`` and, on renewal, by
+    ``renewal.read_renewal_answer``."""
 
     transcript: bytes
     raw: bytes
@@ -164,16 +165,39 @@ def make_answer(
         expires_at: aware time, usually ``CHALLENGE_LIFETIME_SECONDS`` from now.
         mac_key: the claim's derived key, 32 bytes.
     """
-    sealed = hpke_seal(challenge, key=verified.transcript.keys.encapsulation, info=_challenge_info(verified.raw))
-    raw = EnrolmentAnswer(
+    raw = answer_bytes(
+        verified.raw,
+        verified.transcript,
+        enrolment_id=enrolment_id,
+        device_id=device_id,
+        suite=suite,
+        server_nonce=server_nonce,
+        challenge=challenge,
+        expires_at=expires_at,
+    )
+    return raw, _answer_mac(mac_key, verified.raw, raw)
+
+
+def answer_bytes(
+    raw: bytes,
+    transcript: EnrolmentTranscript,
+    *,
+    enrolment_id: str,
+    device_id: str,
+    suite: str,
+    server_nonce: bytes,
+    challenge: bytes,
+    expires_at: datetime,
+) -> bytes:
+    """A without its MAC, for a T1 that has been believed; arguments as of ``make_answer``."""
+    return EnrolmentAnswer(
         enrolment_id=enrolment_id,
         device_id=device_id,
         server_nonce=server_nonce,
         suite=suite,
-        sealed_challenge=sealed,
+        sealed_challenge=hpke_seal(challenge, key=transcript.keys.encapsulation, info=_challenge_info(raw)),
         expires_at=to_unix_milliseconds(expires_at),
     ).to_bytes()
-    return raw, _answer_mac(mac_key, verified.raw, raw)
 
 
 def verify_answer(raw: bytes, mac: bytes, *, transcript: bytes, mac_key: bytes, now: datetime) -> VerifiedAnswer:
@@ -199,7 +223,7 @@ def verify_answer(raw: bytes, mac: bytes, *, transcript: bytes, mac_key: bytes, 
     negotiate(own.suites, (answer.suite,), own.floor)
 
     # 3
-    _refuse_expired(answer, now)
+    refuse_expired(answer, now)
     return VerifiedAnswer(transcript=transcript, raw=raw, answer=answer)
 
 
@@ -242,7 +266,7 @@ def verify_finish(
     """
     read_transcript = EnrolmentTranscript.from_bytes(transcript)
     read_answer = EnrolmentAnswer.from_bytes(answer)
-    _refuse_expired(read_answer, now)
+    refuse_expired(read_answer, now)
     digest = transcript_digest(transcript, answer)
     keys = read_transcript.keys
     failed = not hmac.compare_digest(_challenge_mac(challenge, digest), proofs.challenge_mac)
@@ -264,6 +288,13 @@ def verify_finish(
 def transcript_digest(transcript: bytes, answer: bytes) -> bytes:
     """T2 = H(T1, A), 32 bytes."""
     return canonical.digest("latticeward/enrolment/v1", transcript, answer)
+
+
+def refuse_expired(answer: EnrolmentAnswer, now: datetime) -> None:
+    """Raises ClockSkewError if the challenge of an answer has expired; the text says by how much."""
+    late = to_unix_milliseconds(now) - answer.expires_at
+    if late >= 0:
+        raise ClockSkewError(f"the enrolment's challenge expired {late / 1000:.0f} s ago")
 
 
 # --- parts -------------------------------------------------------------------------------------------------------
@@ -293,9 +324,3 @@ def _answer_mac(mac_key: bytes, transcript: bytes, answer: bytes) -> bytes:
 
 def _mac(key: bytes, label: str, *parts: bytes) -> bytes:
     return hmac.new(key, canonical.encode([label, *parts]), hashlib.sha256).digest()
-
-
-def _refuse_expired(answer: EnrolmentAnswer, now: datetime) -> None:
-    late = to_unix_milliseconds(now) - answer.expires_at
-    if late >= 0:
-        raise ClockSkewError(f"the enrolment's challenge expired {late / 1000:.0f} s ago")

@@ -168,6 +168,12 @@ class ModelUnusableError(StateError):
     code = "model_unusable"
 
 
+class RenewalConflictError(StateError):
+    """A second renewal from the same key: somebody else has a copy of it. The device was suspended."""
+
+    code = "renewal_conflict"
+
+
 class StaleStateError(StateError):
     """Somebody else moved first: nothing was changed."""
 

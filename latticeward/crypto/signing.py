@@ -26,6 +26,7 @@ class Purpose(StrEnum):
 
     PLAN = "plan"
     ENROL = "enrol"
+    RENEW = "renew"
     UPDATE = "update"
     SUBMISSION_RECEIPT = "submission-receipt"
     ROUND_RECORD = "round-record"

@@ -10,12 +10,15 @@ It also writes ``latticeward/crypto/selftest_answers.py`` from the same files, f
 import json
 from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 from latticeward import canonical
 from latticeward.crypto.body import open_whole_body, seal_body_into, sealed_body_bytes
+from latticeward.crypto.certificate import make_csr
 from latticeward.crypto.envelope import EnvelopeHeader, Recipient, parse_envelope, seal_envelope
 from latticeward.crypto.hpke import hpke_seal
 from latticeward.crypto.keys import (
@@ -27,6 +30,18 @@ from latticeward.crypto.keys import (
 from latticeward.crypto.signing import Purpose, sign, sign_message
 from latticeward.crypto.suites import OUT_OF_SERVICE, SUITES, BodyAlgorithm, KemAlgorithm, SignatureAlgorithm
 from latticeward.crypto.wrapping import derive_key, wrap_secret
+from latticeward.device_keys import DeviceKeys
+from latticeward.enrolment import transcript_digest
+from latticeward.enrolment_messages import EnrolmentTranscript, Meeting
+from latticeward.instants import from_unix_milliseconds, to_unix_milliseconds
+from latticeward.renewal import (
+    make_renewal_answer,
+    read_renewal_answer,
+    renewal_proofs,
+    replaces,
+    verify_renewal,
+)
+from latticeward.statements import KeyStatement
 
 HERE = Path(__file__).parent
 ANSWERS = HERE.parents[1] / "latticeward" / "crypto" / "selftest_answers.py"
@@ -223,6 +238,70 @@ def make_wrapping() -> Any:
     }
 
 
+def make_renewal() -> Any:
+    old, new = _device_keys(0), _device_keys(64)
+    parent = KeyStatement(
+        device_id="6f2b8a4e-1f07-4f0e-9d5a-000000000003",
+        federation_id="6f2b8a4e-1f07-4f0e-9d5a-000000000001",
+        site="northside",
+        epoch=4,
+        keys=old.public,
+        certificate_digest=bytes([2]) * 32,
+        not_before=1_795_000_000_000,
+        not_after=1_802_776_000_000,
+        issued_at=1_795_000_000_000,
+    )
+    transcript = EnrolmentTranscript(
+        operation="renew",
+        meeting=Meeting(federation_id=parent.federation_id, authority="fl.example.org", anchor=bytes([3]) * 32),
+        claim_id=b"",
+        site="",
+        device_class="",
+        name="",
+        device_nonce=bytes([4]) * 32,
+        suites=("hybrid",),
+        floor="hybrid",
+        keys=new.public,
+        csr=make_csr(new.authentication),
+        epoch=5,
+        renews=replaces(parent),
+    )
+    raw, now = transcript.to_bytes(), from_unix_milliseconds(1_800_200_000_000)
+    answer = make_renewal_answer(
+        verify_renewal(raw, meeting=transcript.meeting, parent=parent),
+        renewal_id="6f2b8a4e-1f07-4f0e-9d5a-000000000004",
+        suite="hybrid",
+        server_nonce=bytes([5]) * 32,
+        challenge=bytes([6]) * 32,
+        expires_at=now + timedelta(minutes=5),
+    )
+    read = read_renewal_answer(answer, transcript=raw, now=now)
+    proofs = renewal_proofs(read, keys=new, parent=old.signing)
+    return {
+        "parent": text(parent.to_bytes()),
+        "parent_signing_seed": text(old.signing.export_seed()),
+        "transcript": text(raw),
+        "answer": text(answer),
+        "challenge": text(bytes([6]) * 32),
+        "now": to_unix_milliseconds(now),
+        "t2": transcript_digest(raw, answer).hex(),
+        "proofs": {name: text(value) for name, value in asdict(proofs.finish).items()},
+        "continuity": text(proofs.continuity),
+    }
+
+
+def _device_keys(first: int) -> DeviceKeys:
+    def seed(number: int, length: int = 32) -> bytes:
+        return bytes((first + number + place) % 256 for place in range(length))
+
+    return DeviceKeys(
+        authentication=AuthenticationSigningKey.from_seed(seed(0)),
+        classical=ClassicalSigningKey.from_seed(seed(1)),
+        signing=CompositeSigningKey.from_seed(seed(2, 64)),
+        decapsulation=DecapsulationKey.from_seed(seed(3)),
+    )
+
+
 FILES: dict[str, Callable[[], Any]] = {
     "canonical": make_canonical,
     "keys": make_keys,
@@ -231,6 +310,7 @@ FILES: dict[str, Callable[[], Any]] = {
     "bodies": make_bodies,
     "envelopes": make_envelopes,
     "wrapping": make_wrapping,
+    "renewal": make_renewal,
 }
 
 
