@@ -1,13 +1,16 @@
 """The only writer of a state column."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from django.db import models, transaction
 
 from controlplane.audit.models import AuditEntry
-from controlplane.audit.services import record
+from controlplane.audit.services import Fact, record, record_all
 from latticeward.errors import StaleStateError
 from latticeward.lifecycle import Machine, next_state
+
+Row = TypeVar("Row", bound=models.Model)
 
 
 def apply_transition(
@@ -48,3 +51,47 @@ def apply_transition(
     for name, value in columns.items():
         setattr(row, name, value)
     return entry
+
+
+def apply_transitions(
+    rows: Sequence[Row],
+    machine: Machine,
+    event: str,
+    *,
+    actor: str,
+    feed: str,
+    details: Callable[[Row], dict[str, Any]] = lambda row: {},
+    **columns: Any,
+) -> list[AuditEntry]:
+    """Move many rows of one table by the same event, all of them or none: a few statements, an entry for each row.
+
+    Args:
+        rows: of one model, all in the same state.
+        columns: set on all of them alike.
+
+    Raises:
+        InvalidTransitionError: the table has no such row for one of them.
+        StaleStateError: somebody moved one of them first; nothing was written.
+    """
+    if not rows:
+        return []
+    transitions = [next_state(machine, row.state, event) for row in rows]  # type: ignore[attr-defined]
+    if len(set(transitions)) > 1:
+        raise ValueError("rows that are moved together are in one state")
+    transition = transitions[0]
+    with transaction.atomic():
+        manager = type(rows[0])._default_manager
+        moved = manager.filter(pk__in=[row.pk for row in rows], state=transition.source)
+        if moved.update(state=transition.target, **columns) != len(rows):
+            raise StaleStateError(f"one of {len(rows)} {machine.name} rows is no longer {transition.source}")
+        moves = {"from": transition.source, "to": transition.target}
+        entries = record_all(
+            [Fact(transition.audit_event, (machine.name, row.pk), {**moves, **details(row)}) for row in rows],
+            actor=actor,
+            feed=feed,
+        )
+    for row in rows:
+        row.state = transition.target  # type: ignore[attr-defined]
+        for name, value in columns.items():
+            setattr(row, name, value)
+    return entries

@@ -1,35 +1,31 @@
-"""Writes about keys: signing with the server's own, registering, binding and revoking anybody's.
+"""Writes about keys: signing with the server's own, registering and revoking anybody's.
 
-Making the authority itself and keeping it current lives in ``ceremony.py``, and its two offline keys in
-``offline.py``. Nothing here enqueues.
+Binding devices' keys lives in ``issuing.py``, making the authority itself and keeping it current in ``ceremony.py``
+and ``rotation.py``, its two offline keys in ``offline.py``. Nothing here enqueues.
 """
 
 import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from threading import Lock
 from typing import Final
 
-from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from controlplane.audit.services import record
 from controlplane.transitions import apply_transition
 from keys import vault
-from keys.models import Authority, Certificate, Key, Owner, Reason, Revocation, Statement, StatementKind
-from latticeward.crypto.certificate import PROFILES, DeviceNames, fingerprint, serial_of
+from keys.models import Authority, Key, Owner, Reason, Revocation
+from latticeward.crypto.certificate import PROFILES
 from latticeward.crypto.certificate_keys import CertificateSigningKey
-from latticeward.crypto.issuing import DEVICE_LIFETIME, issue_device
 from latticeward.crypto.keys import CompositeSigningKey
 from latticeward.crypto.signing import Purpose, sign_message
 from latticeward.device_keys import DevicePublicKeys
-from latticeward.errors import CustodyError, KeyUsageError, StateError, UnsupportedSuiteError
-from latticeward.instants import to_unix_milliseconds
+from latticeward.errors import CustodyError, KeyUsageError, UnsupportedSuiteError
 from latticeward.lifecycle import KEY, KeyState
-from latticeward.statements import KeyStatement, sign_statement
 
 logger = logging.getLogger(__name__)
 
@@ -190,115 +186,6 @@ def require_certifiable(keys: DevicePublicKeys) -> None:
     profile = PROFILES[Authority.objects.get().profile]
     if keys.authentication.algorithm not in profile.devices:
         raise UnsupportedSuiteError(f"the profile {profile.name} certifies {', '.join(profile.devices)} only")
-
-
-def issue_certificate(
-    *,
-    subject_id: str,
-    names: DeviceNames,
-    keys: DevicePublicKeys,
-    epoch: int,
-    actor: str,
-    feed: str,
-    lifetime: timedelta = DEVICE_LIFETIME,
-) -> Certificate:
-    """Bind a device's keys: the authentication key by X.509, all four by a key statement; the keys become active.
-
-    Runs in the authority worker, inside the caller's transaction, so that a device is active with a certificate or
-    neither. The keys must have been registered with ``register_device_keys``.
-
-    Args:
-        subject_id: id of the device, UUID text.
-        names: from the claim record.
-        keys: as proven at enrolment.
-        epoch: of these keys.
-
-    Raises:
-        CustodyError: this process does not hold the issuing key.
-        StateError: the keys are not registered and waiting.
-        UnsupportedSuiteError: the authority's profile does not certify such keys.
-    """
-    now = timezone.now()
-    authority = Authority.objects.get()
-    require_certifiable(keys)
-    rows = {
-        row.purpose: row for row in Key.objects.filter(subject_id=subject_id, epoch=epoch, state=KeyState.PRE_ACTIVE)
-    }
-    if set(rows) != set(DEVICE_ROLES):
-        raise StateError(f"device {subject_id} has not four registered keys that wait for epoch {epoch}")
-    issuer = Certificate.objects.select_related("key").get(
-        key__purpose="issuing", key__state=KeyState.ACTIVE, key__owner=Owner.AUTHORITY
-    )
-    der = issue_device(
-        keys.authentication.raw,
-        algorithm=keys.authentication.algorithm,
-        names=names,
-        issuing=bytes(issuer.der),
-        issuing_key=CertificateSigningKey.from_seed(open_secret(issuer.key), issuer.key.algorithm),
-        now=now,
-        lifetime=lifetime,
-        public_url=settings.PUBLIC_URL,
-    )
-    not_after_at = min(now + lifetime, issuer.not_after_at)
-    statement = KeyStatement(
-        device_id=subject_id,
-        federation_id=str(authority.federation_id),
-        site=names.site,
-        epoch=epoch,
-        keys=keys,
-        certificate_digest=fingerprint(der),
-        not_before=to_unix_milliseconds(now),
-        not_after=to_unix_milliseconds(not_after_at),
-        issued_at=to_unix_milliseconds(now),
-    )
-    signed = sign_statement(statement, key=signing_key(Purpose.KEY_STATEMENT))
-    with transaction.atomic():
-        certificate = Certificate.objects.create(
-            key=rows["authentication"],
-            issuer=issuer,
-            serial=serial_of(der),
-            der=der,
-            fingerprint=fingerprint(der).hex(),
-            not_before_at=now,
-            not_after_at=not_after_at,
-            created_at=now,
-        )
-        Statement.objects.create(
-            kind=StatementKind.DEVICE,
-            subject_id=subject_id,
-            number=epoch,
-            digest=statement.digest.hex(),
-            signed=signed,
-            certificate=certificate,
-            not_before_at=now,
-            not_after_at=not_after_at,
-            created_at=now,
-        )
-        for role in DEVICE_ROLES:
-            apply_transition(
-                rows[role],
-                KEY,
-                "activate",
-                actor=actor,
-                feed=feed,
-                details={"purpose": role, "key_id": rows[role].key_id, "epoch": epoch, "device": subject_id},
-                not_before_at=now,
-                not_after_at=not_after_at,
-            )
-        record(
-            "certificate.issued",
-            actor=actor,
-            feed=feed,
-            subject=("device", subject_id),
-            details={
-                "serial": certificate.serial,
-                "fingerprint": certificate.fingerprint,
-                "statement": statement.digest.hex(),
-                "not_after_at": not_after_at.isoformat().replace("+00:00", "Z"),
-                "epoch": epoch,
-            },
-        )
-    return certificate
 
 
 def suspend_keys(*, subject_id: str, actor: str, feed: str) -> None:

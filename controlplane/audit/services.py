@@ -1,5 +1,7 @@
 """Writing the ledger: one call from every change, in the transaction of that change."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +12,15 @@ from controlplane.audit.models import AuditEntry
 from controlplane.audit.sequencing import entry_bytes
 from controlplane.live import publish_live
 from latticeward.errors import MalformedMessageError
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One entry of several: a name of ``audit/events.py``, kind and id of its subject, and details as of ``record``."""
+
+    event: str
+    subject: tuple[str, object]
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 def record(
@@ -28,28 +39,50 @@ def record(
         RuntimeError: called outside a transaction, with an event nobody described, or with details that have no
             canonical bytes.
     """
+    return record_all([Fact(event, subject, details or {})], actor=actor, feed=feed)[0]
+
+
+def record_all(facts: Sequence[Fact], *, actor: str, feed: str) -> list[AuditEntry]:
+    """Write the entries of one change to many things, in order, in as many statements as one entry takes.
+
+    Raises:
+        RuntimeError: as ``record``.
+    """
     if not connection.in_atomic_block:
         raise RuntimeError("an audit entry belongs into the transaction of the change that it tells of")
-    if event not in EVENTS:
-        raise RuntimeError(f"audit event {event!r} is not described in controlplane/audit/events.py")
-    kind, identity = subject
-    entry = AuditEntry.objects.create(
-        event=event,
-        actor=actor,
-        subject_kind=kind,
-        subject_id=str(identity),
-        details=details or {},
-        feed=feed,
-        feed_seq=_next_feed_number(feed),
-        recorded_at=datetime.now(UTC),
-    )
-    try:
-        # Found out later, by the sequencer, such an entry would stop the whole ledger.
-        entry_bytes(entry)
-    except MalformedMessageError as error:
-        raise RuntimeError(f"details of {event!r} have no canonical form: {error}") from error
-    transaction.on_commit(lambda: publish_live(as_live_event(entry)))
-    return entry
+    for fact in facts:
+        if fact.event not in EVENTS:
+            raise RuntimeError(f"audit event {fact.event!r} is not described in controlplane/audit/events.py")
+    if not facts:
+        return []
+    now, last = datetime.now(UTC), _last_feed_number(feed, len(facts))
+    entries = [
+        AuditEntry(
+            event=fact.event,
+            actor=actor,
+            subject_kind=fact.subject[0],
+            subject_id=str(fact.subject[1]),
+            details=fact.details,
+            feed=feed,
+            feed_seq=number,
+            recorded_at=now,
+        )
+        for number, fact in enumerate(facts, start=last - len(facts) + 1)
+    ]
+    for entry in entries:
+        try:
+            # Found out later, by the sequencer, such an entry would stop the whole ledger.
+            entry_bytes(entry)
+        except MalformedMessageError as error:
+            raise RuntimeError(f"details of {entry.event!r} have no canonical form: {error}") from error
+    AuditEntry.objects.bulk_create(entries)
+    transaction.on_commit(lambda: _broadcast(entries))
+    return entries
+
+
+def _broadcast(entries: Sequence[AuditEntry]) -> None:
+    for entry in entries:
+        publish_live(as_live_event(entry))
 
 
 def as_live_event(entry: AuditEntry) -> dict[str, Any]:
@@ -65,13 +98,14 @@ def as_live_event(entry: AuditEntry) -> dict[str, Any]:
     }
 
 
-def _next_feed_number(feed: str) -> int:
-    # One statement both takes the row's lock and gives the number, so numbers have no gaps and commit in order.
+def _last_feed_number(feed: str, count: int) -> int:
+    # One statement both takes the row's lock and gives the numbers, so they have no gaps and commit in order.
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO audit_auditfeed (name, last_seq) VALUES (%s, 1) "
-            "ON CONFLICT (name) DO UPDATE SET last_seq = audit_auditfeed.last_seq + 1 RETURNING last_seq",
-            [feed],
+            "INSERT INTO audit_auditfeed (name, last_seq) VALUES (%s, %s) "
+            "ON CONFLICT (name) DO UPDATE SET last_seq = audit_auditfeed.last_seq + excluded.last_seq "
+            "RETURNING last_seq",
+            [feed, count],
         )
         row = cursor.fetchone()
     return int(row[0])
