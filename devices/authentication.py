@@ -10,6 +10,7 @@ import math
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from functools import lru_cache
 from threading import Lock
 from typing import Final
@@ -70,7 +71,22 @@ class _Identity:
     classical: ClassicalVerifyKey
 
 
-def authenticate(facts: RequestFacts, *, enrolling: bool = False, now: datetime | None = None) -> AuthenticatedDevice:
+class Admit(StrEnum):
+    """Whose requests a route takes, beside those of active devices with keys that may act now.
+
+    ``COLLECTING``: a device that has proven keys for which no certificate has been made yet. ``RENEWING``: one that
+    signs with keys which are superseded, however long ago, as long as their certificate lasts: a copy of them that
+    comes to renew must be heard of, not merely turned away.
+    """
+
+    ACTIVE = "active"
+    COLLECTING = "collecting"
+    RENEWING = "renewing"
+
+
+def authenticate(
+    facts: RequestFacts, *, admit: Admit = Admit.ACTIVE, now: datetime | None = None
+) -> AuthenticatedDevice:
     """Believe who sent a request, or refuse it.
 
     1. It was sent to this server.
@@ -82,7 +98,7 @@ def authenticate(facts: RequestFacts, *, enrolling: bool = False, now: datetime 
 
     Args:
         facts: the request; ``RequestFacts.make`` has checked their form.
-        enrolling: whether a device that has proven its keys and is not active yet may do this.
+        admit: whose requests are taken.
 
     Raises:
         NotAuthenticatedError: no signature, or a key that nobody has.
@@ -99,7 +115,7 @@ def authenticate(facts: RequestFacts, *, enrolling: bool = False, now: datetime 
 
     # 3
     device = _present(_identity(request.key_id).device)
-    _require_acting(device, request.key_id, enrolling, now)
+    _require_acting(device, request.key_id, admit, now)
 
     # 4
     _spend_nonce(request)
@@ -150,7 +166,7 @@ def _resolve(key_id: str) -> tuple[AuthenticationVerifyKey, ClassicalVerifyKey]:
 
 def _present(remembered: Device) -> Device:
     """The device as it stands now: one narrow query, since this runs for every request of every device."""
-    fields = ("state", "key_epoch", "activated_at", "last_seen_at")
+    fields = ("state", "suite", "key_epoch", "activated_at", "last_seen_at", "renewal_reason", "renewal_suite")
     device = copy.copy(remembered)
     now = Device.objects.filter(pk=device.pk).values_list(*fields).get()
     for name, value in zip(fields, now, strict=True):
@@ -158,21 +174,31 @@ def _present(remembered: Device) -> Device:
     return device
 
 
-def _require_acting(device: Device, key_id: str, enrolling: bool, now: datetime) -> None:
+def _require_acting(device: Device, key_id: str, admit: Admit, now: datetime) -> None:
     if device.state == DeviceState.REVOKED:
         raise CertificateRevokedError(f"device {device.id} is revoked")
     allowed = {DeviceState.ACTIVE}
-    if enrolling:
+    if admit is Admit.COLLECTING:
         # A declined device may learn that it was declined.
         allowed |= {DeviceState.PENDING, DeviceState.APPROVED, DeviceState.DECLINED}
     if device.state not in allowed:
         raise NotPermittedError(f"device {device.id} is {device.state}")
     if device.state == DeviceState.ACTIVE:
-        state, not_after_at = Key.objects.filter(key_id=key_id).values_list("state", "not_after_at").get()
-        if state != KeyState.ACTIVE:
-            raise CertificateRevokedError(f"the authentication key of device {device.id} is {state}")
-        if not_after_at is None or not_after_at <= now:
-            raise CertificateNotValidError(f"the certificate of device {device.id} has expired")
+        _require_acting_key(device, key_id, admit, now)
+
+
+def _require_acting_key(device: Device, key_id: str, admit: Admit, now: datetime) -> None:
+    """Active keys act, superseded ones within their overlap; both until their certificate ends."""
+    fields = ("state", "not_after_at", "superseded_at", "overlap_until")
+    state, not_after_at, superseded_at, overlap_until = Key.objects.filter(key_id=key_id).values_list(*fields).get()
+    if state == KeyState.PRE_ACTIVE and admit is Admit.COLLECTING:
+        return
+    superseded = state == KeyState.DEACTIVATED and superseded_at is not None
+    in_overlap = superseded and overlap_until is not None and now < overlap_until
+    if state != KeyState.ACTIVE and not in_overlap and not (superseded and admit is Admit.RENEWING):
+        raise CertificateRevokedError(f"the authentication key of device {device.id} is {state}")
+    if not_after_at is None or not_after_at <= now:
+        raise CertificateNotValidError(f"the certificate of device {device.id} has expired")
 
 
 def _spend_nonce(request: VerifiedRequest) -> None:

@@ -15,22 +15,21 @@ from functools import cache as remember
 from typing import Final
 from uuid import UUID, uuid4
 
-from django.conf import settings
 from django.core.cache import cache
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
 from controlplane.audit.services import record
-from devices.models import Claim, Device, DeviceClass, Enrolment
+from devices.models import Claim, Device, Enrolment
 from devices.services import approve_device
+from devices.suites import choose_suite
 from keys import vault
 from keys.rotation import server_address
 from keys.selectors import trust_anchor
 from keys.services import refuse_registered, register_device_keys, require_certifiable
 from latticeward import canonical
 from latticeward.claim_code import LOOKUP_ID_BYTES
-from latticeward.crypto.suites import SUITES, Suite, negotiate, strongest
 from latticeward.enrolment import (
     CHALLENGE_BYTES,
     CHALLENGE_LIFETIME_SECONDS,
@@ -41,14 +40,13 @@ from latticeward.enrolment import (
     verify_finish,
     verify_transcript,
 )
-from latticeward.enrolment_messages import NONCE_BYTES, TRANSCRIPT_LIMIT_BYTES, EnrolmentTranscript, Meeting
+from latticeward.enrolment_messages import NONCE_BYTES, TRANSCRIPT_LIMIT_BYTES, Meeting
 from latticeward.errors import (
     ClaimRefusedError,
     InvalidSignatureError,
     KeyUsageError,
     MalformedMessageError,
     NotFoundError,
-    UnsupportedSuiteError,
 )
 
 logger = logging.getLogger(__name__)
@@ -120,23 +118,11 @@ def begin_enrolment(*, transcript: bytes, mac: bytes, source: str, now: datetime
     refuse_registered(keys)
     if claim.bound_fingerprint not in ("", keys.signing.fingerprint):
         raise KeyUsageError(f"claim {claim.id} is bound to another signing key")
-    chosen = _choose_suite(verified.transcript, claim.device_class)
+    chosen = choose_suite(verified.transcript, claim.device_class)
     require_certifiable(keys)
 
     # 3
     return _reserve(claim, verified, chosen.id, mac_key, now)
-
-
-def _choose_suite(transcript: EnrolmentTranscript, device_class: DeviceClass) -> Suite:
-    """The default of the class where everybody accepts it, else the best; never below anybody's floor."""
-    keys = transcript.keys
-    made_for = (keys.encapsulation.algorithm, keys.signing.algorithm, keys.authentication.algorithm)
-    offered = [SUITES[name] for name in transcript.suites if name in SUITES]
-    fit = [suite.id for suite in offered if (suite.kem, suite.signature, suite.authentication) == made_for]
-    if offered and not fit:
-        raise UnsupportedSuiteError("the device's keys are not made for any suite that it offers")
-    floor = strongest((settings.SUITE_FLOOR, device_class.suite_floor, transcript.floor))
-    return negotiate(fit, settings.ACCEPTED_SUITES, floor, default=device_class.default_suite)
 
 
 def _reserve(claim: Claim, verified: VerifiedTranscript, suite: str, mac_key: bytes, now: datetime) -> Begun:

@@ -4,7 +4,7 @@ import uuid
 
 from django.db import models
 
-from latticeward.lifecycle import DEVICE
+from latticeward.lifecycle import DEVICE, RENEWAL, RenewalState
 
 
 class Federation(models.Model):
@@ -91,6 +91,10 @@ class Device(models.Model):
     requested_at = models.DateTimeField()
     activated_at = models.DateTimeField(null=True)
     last_seen_at = models.DateTimeField(null=True)
+    renewal_reason = models.TextField(
+        default="", help_text="why the server asks for new keys now; empty if it does not"
+    )
+    renewal_suite = models.TextField(default="", help_text="the suite that the new keys are to be made for")
 
     class Meta:
         indexes = [models.Index(fields=["state"])]
@@ -135,3 +139,36 @@ class Enrolment(models.Model):
     begun_at = models.DateTimeField()
     expires_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)
+
+
+class Renewal(models.Model):
+    """One device's change to its next epoch: the transcript, our answer, and the challenge until it is met.
+
+    A parent epoch has one living renewal: a second one is what a copied key looks like (``devices/renewal.py``).
+    """
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    device = models.ForeignKey(Device, on_delete=models.PROTECT, related_name="renewals")
+    state = models.TextField(default=RENEWAL.initial)
+    parent_epoch = models.PositiveIntegerField()
+    transcript = models.BinaryField()
+    transcript_digest = models.CharField(max_length=64)
+    answer = models.BinaryField()
+    suite = models.TextField()
+    wrapped_challenge = models.BinaryField(null=True, help_text="erased when it is met or expired")
+    proofs_digest = models.CharField(max_length=64, default="", help_text="of the proofs that finished it")
+    code = models.TextField(default="", help_text="why it ended without new keys")
+    begun_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    proven_at = models.DateTimeField(null=True)
+    issued_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["device", "parent_epoch"],
+                condition=models.Q(state__in=[RenewalState.BEGUN, RenewalState.PROVEN, RenewalState.ISSUED]),
+                name="one_living_renewal_a_parent",
+            )
+        ]
+        indexes = [models.Index(fields=["state", "proven_at"])]

@@ -12,11 +12,12 @@ from django.utils import timezone
 
 from devices.models import Device, Federation
 from keys.models import Key
-from keys.selectors import certificate_ends
+from keys.selectors import certificate_ends, key_standing, read_statement
 from latticeward.crypto.keys import CompositeVerifyKey, EncapsulationKey
 from latticeward.crypto.secret_key import speakable
-from latticeward.errors import KeyUsageError, LatticewardError
+from latticeward.errors import KeyUsageError, LatticewardError, WrongContextError
 from latticeward.lifecycle import DeviceState, KeyState
+from latticeward.statements import verify_live
 
 # Three long polls without a word.
 SILENT_AFTER: Final = timedelta(seconds=75)
@@ -86,6 +87,14 @@ def is_silent(device: Device, *, now: datetime | None = None) -> bool:
     return heard_at is None or (now or timezone.now()) - heard_at > SILENT_AFTER
 
 
+def renewal_asked(device: Device) -> dict[str, str] | None:
+    """What the server asks of a device about its keys now: the suite of new ones and why, or None."""
+    row = (
+        Device.objects.filter(pk=device.pk).exclude(renewal_reason="").values("renewal_suite", "renewal_reason").first()
+    )
+    return {"suite": row["renewal_suite"], "reason": row["renewal_reason"]} if row else None
+
+
 def active_devices(federation: Federation) -> list[Device]:
     """The devices that may take part in rounds now, with their sites, in a fixed order."""
     return list(
@@ -114,6 +123,30 @@ def signing_keys(devices: Iterable[Device]) -> dict[UUID, CompositeVerifyKey]:
         device.id: CompositeVerifyKey.from_raw(bytes(key.public_key), key.algorithm)
         for device, key in _active_keys(devices, "signing")
     }
+
+
+def superseded_signing_key(
+    device: Device, key_id: bytes, *, round_opened_at: datetime | None, now: datetime
+) -> CompositeVerifyKey:
+    """A signing key that the device has replaced, for what it signed in a round that was opened before.
+
+    Args:
+        key_id: as the message names it.
+        round_opened_at: of the round that the message belongs to, which must still be open.
+
+    Raises:
+        WrongContextError: the device never had such a key.
+        KeyUsageError, CertificateNotValidError: it may not be relied on for this (any more).
+    """
+    rows = Key.objects.filter(subject_id=str(device.id), purpose="signing", key_id=key_id.hex())
+    key = rows.select_related("revocation").first()
+    if key is None:
+        raise WrongContextError(f"device {device.id} never had the signing key {key_id.hex()[:12]}")
+    if key.state != KeyState.DEACTIVATED or key.superseded_at is None:
+        raise KeyUsageError(f"the signing key {key_id.hex()[:12]} of device {device.id} is {key.state}")
+    statement = read_statement(str(device.id), epoch=key.epoch)
+    verify_live(statement, key_standing(key), now=now, round_opened_at=round_opened_at)
+    return CompositeVerifyKey.from_raw(bytes(key.public_key), key.algorithm)
 
 
 def registered_signing_key(device: Device, key_id: bytes) -> CompositeVerifyKey:

@@ -17,14 +17,15 @@ from django.utils import timezone
 from controlplane.audit.services import record
 from controlplane.transitions import apply_transition
 from devices.classes import seed_classes
-from devices.models import Device, Enrolment, Federation
+from devices.models import Device, Enrolment, Federation, Renewal
 from keys.ceremony import init_authority
-from keys.models import Reason
-from keys.selectors import device_statement, newest_certificate, public_keys
-from keys.services import issue_certificate, reinstate_keys, retire_waiting_keys, revoke_keys, suspend_keys
+from keys.issuing import IssueOrder, issue_certificate
+from keys.models import Certificate, Reason
+from keys.selectors import certificate_of_epoch, device_statement
+from keys.services import reinstate_keys, retire_waiting_keys, revoke_keys, suspend_keys
 from latticeward.crypto.certificate import DeviceNames
 from latticeward.errors import MalformedMessageError, NotFoundError, StaleStateError
-from latticeward.lifecycle import DEVICE, DeviceState
+from latticeward.lifecycle import DEVICE, DeviceState, RenewalState
 
 # Nobody remembers after a week what a fingerprint on the screen was to be compared with.
 APPROVAL_LIFETIME: Final = timedelta(days=7)
@@ -104,15 +105,17 @@ def issue(*, device_id: UUID, actor: str = "worker:authority") -> None:
             )
         except StaleStateError:
             return
-        issue_certificate(
-            subject_id=str(device.id),
-            names=DeviceNames(federation=federation.slug, site=device.site.slug, device_id=str(device.id)),
-            keys=public_keys(str(device.id), epoch=device.key_epoch),
-            epoch=device.key_epoch,
-            actor=actor,
-            feed=federation.feed,
-            lifetime=timedelta(days=device.device_class.certificate_days),
-        )
+        issue_certificate(order_for(device, epoch=device.key_epoch), actor=actor, feed=federation.feed)
+
+
+def order_for(device: Device, *, epoch: int) -> IssueOrder:
+    """What the authority binds a device's keys to: names of the claim record, lifetime of the class."""
+    return IssueOrder(
+        subject_id=str(device.id),
+        names=DeviceNames(federation=device.site.federation.slug, site=device.site.slug, device_id=str(device.id)),
+        epoch=epoch,
+        lifetime=timedelta(days=device.device_class.certificate_days),
+    )
 
 
 def suspend_device(*, device_id: UUID, actor: str, why: str = "") -> Device:
@@ -156,13 +159,42 @@ def collect(*, enrolment_id: UUID, device: Device) -> dict[str, Any]:
         raise NotFoundError(f"device {device.id} has no enrolment {enrolment_id}")
     current = get_device(device.id)
     answer: dict[str, Any] = {"state": current.state}
-    certificate = newest_certificate(str(device.id))
-    if current.state == DeviceState.ACTIVE and certificate is not None and certificate.issuer is not None:
-        chain = (bytes(certificate.der), bytes(certificate.issuer.der))
-        answer["certificate_chain"] = [base64.b64encode(der).decode("ascii") for der in chain]
-        statement = device_statement(str(device.id), epoch=current.key_epoch)
-        answer["statement"] = base64.urlsafe_b64encode(statement).decode("ascii").rstrip("=")
+    if current.state == DeviceState.ACTIVE:
+        certificate = certificate_of_epoch(str(device.id), epoch=current.key_epoch)
+        answer |= _handed_out(certificate, current.key_epoch)
     return answer
+
+
+def collect_renewal(*, renewal_id: UUID, device: Device) -> dict[str, Any]:
+    """What a renewing device may fetch: the renewal's state, and once it is issued certificate and key statement.
+
+    Args:
+        device: as authenticated by the request's signature.
+
+    Returns:
+        As ``collect``.
+
+    Raises:
+        NotFoundError: not this device's renewal.
+    """
+    renewal = Renewal.objects.filter(pk=renewal_id, device_id=device.id).first()
+    if renewal is None:
+        raise NotFoundError(f"device {device.id} has no renewal {renewal_id}")
+    answer: dict[str, Any] = {"state": renewal.state}
+    if renewal.state == RenewalState.ISSUED:
+        epoch = renewal.parent_epoch + 1
+        answer |= _handed_out(certificate_of_epoch(str(device.id), epoch=epoch), epoch)
+    return answer
+
+
+def _handed_out(certificate: Certificate, epoch: int) -> dict[str, Any]:
+    assert certificate.issuer is not None, "a device's certificate has an issuer"
+    chain = (bytes(certificate.der), bytes(certificate.issuer.der))
+    statement = device_statement(certificate.key.subject_id, epoch=epoch)
+    return {
+        "certificate_chain": [base64.b64encode(der).decode("ascii") for der in chain],
+        "statement": base64.urlsafe_b64encode(statement).decode("ascii").rstrip("="),
+    }
 
 
 def expire_enrolments(*, now: datetime | None = None) -> None:

@@ -4,10 +4,10 @@ from uuid import UUID
 
 from celery import shared_task
 
-from devices import services
-from devices.models import Device
+from devices import renewal, renewal_issuing, services
+from devices.models import Device, Renewal
 from keys.tasks import keep_authority_current, publish_revocations
-from latticeward.lifecycle import DeviceState
+from latticeward.lifecycle import DeviceState, RenewalState
 
 
 @shared_task(queue="authority", acks_late=True)
@@ -16,11 +16,21 @@ def issue_device(device_id: str) -> None:
     services.issue(device_id=UUID(device_id))
 
 
+@shared_task(queue="authority", acks_late=True)
+def issue_renewals() -> None:
+    """Make the certificates of all proven renewals; whichever call comes first does the work of those behind it."""
+    while renewal_issuing.issue_renewals() == renewal_issuing.BATCH:
+        pass
+
+
 @shared_task(queue="authority")
 def sweep() -> None:
     """Expire what is over, keep the authority current, and enqueue again what a crash left approved."""
     services.expire_enrolments()
+    renewal.forget_challenges()
     keep_authority_current.delay()
     publish_revocations.delay()
     for device_id in Device.objects.filter(state=DeviceState.APPROVED).values_list("id", flat=True):
         issue_device.delay(str(device_id))
+    if Renewal.objects.filter(state=RenewalState.PROVEN).exists():
+        issue_renewals.delay()

@@ -1,5 +1,6 @@
 """Reads about keys: what the server signs with, what it hands out as trust, what it knows of a subject's keys."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from threading import Lock
 from typing import Final
@@ -16,11 +17,11 @@ from latticeward.crypto.keys import (
     EncapsulationKey,
 )
 from latticeward.crypto.revocation import RevokedCertificate, StatusQuestion, require_about
-from latticeward.crypto.signing import Purpose
+from latticeward.crypto.signing import Purpose, parse_signed_message
 from latticeward.device_keys import DevicePublicKeys
 from latticeward.errors import CustodyError, NotFoundError
 from latticeward.lifecycle import KeyState
-from latticeward.statements import KeyStanding
+from latticeward.statements import KeyStanding, KeyStatement
 from latticeward.trust import TrustAnchor, make_bundle
 
 _trust: tuple[tuple[UUID, ...], bytes] | None = None
@@ -101,6 +102,11 @@ def public_keys(subject_id: str, *, epoch: int) -> DevicePublicKeys:
     rows = device_keys(subject_id, epoch=epoch)
     if len(rows) != 4:
         raise NotFoundError(f"device {subject_id} has no keys of epoch {epoch}")
+    return public_keys_of(rows)
+
+
+def public_keys_of(rows: Mapping[str, Key]) -> DevicePublicKeys:
+    """The values of four registered keys, by role."""
     raw = {role: bytes(row.public_key) for role, row in rows.items()}
     return DevicePublicKeys(
         authentication=AuthenticationVerifyKey.from_raw(raw["authentication"], rows["authentication"].algorithm),
@@ -108,12 +114,6 @@ def public_keys(subject_id: str, *, epoch: int) -> DevicePublicKeys:
         signing=CompositeVerifyKey.from_raw(raw["signing"], rows["signing"].algorithm),
         encapsulation=EncapsulationKey.from_raw(raw["encapsulation"], rows["encapsulation"].algorithm),
     )
-
-
-def newest_certificate(subject_id: str) -> Certificate | None:
-    """A subject's newest certificate, with its issuer."""
-    rows = Certificate.objects.filter(key__subject_id=subject_id, key__owner=Owner.DEVICE)
-    return rows.select_related("issuer", "key").order_by("-created_at").first()
 
 
 def certificate_ends(subject_ids: list[str]) -> dict[str, datetime]:
@@ -132,6 +132,40 @@ def device_statement(subject_id: str, *, epoch: int) -> bytes:
     if row is None:
         raise NotFoundError(f"device {subject_id} has no key statement of epoch {epoch}")
     return bytes(row.signed)
+
+
+def certificate_of_epoch(subject_id: str, *, epoch: int) -> Certificate:
+    """The certificate of one epoch of a device, with its issuer.
+
+    Raises:
+        NotFoundError: none was made.
+    """
+    rows = Certificate.objects.filter(key__subject_id=subject_id, key__owner=Owner.DEVICE, key__epoch=epoch)
+    found = rows.select_related("issuer", "key").order_by("-created_at").first()
+    if found is None:
+        raise NotFoundError(f"device {subject_id} has no certificate of epoch {epoch}")
+    return found
+
+
+def epoch_of(key_id: str) -> int:
+    """The epoch that a device's authentication key belongs to.
+
+    Raises:
+        NotFoundError: no device has such a key.
+    """
+    row = Key.objects.filter(owner=Owner.DEVICE, purpose="authentication", key_id=key_id).values_list("epoch").first()
+    if row is None:
+        raise NotFoundError(f"no device has the authentication key {key_id}")
+    return int(row[0])
+
+
+def read_statement(subject_id: str, *, epoch: int) -> KeyStatement:
+    """The key statement of one epoch as we signed it.
+
+    Raises:
+        NotFoundError: none was signed.
+    """
+    return KeyStatement.from_bytes(parse_signed_message(device_statement(subject_id, epoch=epoch)).payload)
 
 
 def revoked_certificates(certificates: QuerySet[Certificate]) -> dict[str, RevokedCertificate]:

@@ -21,7 +21,7 @@ from latticeward.crypto.keys import (
     DecapsulationKey,
     EncapsulationKey,
 )
-from latticeward.crypto.suites import DEFAULT_SUITE, Suite, get_suite
+from latticeward.crypto.suites import DEFAULT_SUITE, get_suite
 from latticeward.errors import KeyUsageError, UnsupportedSuiteError
 
 
@@ -66,15 +66,6 @@ class DevicePublicKeys:
         )
         keys._refuse_shared_material()
         return keys
-
-    def require_suite(self, suite: Suite) -> None:
-        """Check that these keys are made for a suite: its KEM to be sealed to, its signature to sign with.
-
-        Raises:
-            UnsupportedSuiteError: they are made for another.
-        """
-        if (self.encapsulation.algorithm, self.signing.algorithm) != (suite.kem, suite.signature):
-            raise UnsupportedSuiteError(f"the device's keys are not made for the suite {suite.id}")
 
     def matches(self, other: "DevicePublicKeys") -> bool:
         """Whether all four raw keys and algorithms are the same; for comparing records, not for authentication."""

@@ -1,4 +1,4 @@
-"""The state machines of training, round, participant, device, key and model registry, as tables.
+"""The state machines of training, round, participant, device, renewal, key and model registry, as tables.
 
 Theory of operation. A state column is never assigned; it is moved by an *event*. Each machine is a tuple of rows
 (source, event, target, audit event); ``next_state`` is the only reader of the rows, and on the server
@@ -62,6 +62,16 @@ class DeviceState(StrEnum):
     SUSPENDED = "suspended"
     DECLINED = "declined"
     REVOKED = "revoked"
+
+
+class RenewalState(StrEnum):
+    """One device's change to the next epoch of its keys."""
+
+    BEGUN = "begun"
+    PROVEN = "proven"
+    ISSUED = "issued"
+    LAPSED = "lapsed"
+    CONFLICTED = "conflicted"
 
 
 class KeyState(StrEnum):
@@ -145,6 +155,7 @@ def _rows(sources: tuple[StrEnum, ...], event: str, target: StrEnum, audit: str,
 
 _T, _R, _P, _D, _K = TrainingState, RoundState, ParticipantState, DeviceState, KeyState
 _M, _A, _E = ModelState, AliasMoveState, ModelExportState
+_N = RenewalState
 
 TRAINING: Final = Machine(
     "training",
@@ -250,6 +261,31 @@ DEVICE: Final = Machine(
     ),
 )
 
+RENEWAL: Final = Machine(
+    "renewal",
+    RenewalState,
+    _N.BEGUN,
+    (
+        *_rows((_N.BEGUN,), "prove", _N.PROVEN, "renewal.proven", "device, finish_renewal"),
+        *_rows((_N.PROVEN,), "issue", _N.ISSUED, "renewal.issued", "authority worker: certificate and statement made"),
+        *_rows(
+            (_N.BEGUN, _N.PROVEN),
+            "lapse",
+            _N.LAPSED,
+            "renewal.lapsed",
+            "server: the device may not have these keys (any more)",
+        ),
+        # An issued renewal is a branch as well: of two from one key nobody can tell which one is the device's.
+        *_rows(
+            (_N.BEGUN, _N.PROVEN, _N.ISSUED),
+            "conflict",
+            _N.CONFLICTED,
+            "renewal.conflicted",
+            "server: a second renewal from the same key",
+        ),
+    ),
+)
+
 KEY: Final = Machine(
     "key",
     KeyState,
@@ -331,7 +367,7 @@ MODEL_EXPORT: Final = Machine(
     ),
 )
 
-MACHINES: Final = (TRAINING, ROUND, PARTICIPANT, DEVICE, KEY, MODEL, ALIAS_MOVE, MODEL_EXPORT)
+MACHINES: Final = (TRAINING, ROUND, PARTICIPANT, DEVICE, RENEWAL, KEY, MODEL, ALIAS_MOVE, MODEL_EXPORT)
 
 
 def next_state(machine: Machine, source: str, event: str) -> Transition:

@@ -23,7 +23,7 @@ from django.db import close_old_connections
 from controlplane.addresses import client_address
 from controlplane.errors import PROBLEM_TYPE, headers_of, problem, problem_of
 from controlplane.throttles import Limit, require_left, spend, spend_by_address
-from devices.authentication import AuthenticatedDevice, authenticate
+from devices.authentication import Admit, AuthenticatedDevice, authenticate
 from devices.models import Device
 from latticeward.crypto.httpsig import RequestFacts, VerifiedRequest, verify_body_digest
 from latticeward.errors import (
@@ -177,16 +177,16 @@ class Entry:
     method: str
     pattern: re.Pattern[str]
     route: Route
-    enrolling: bool = False
+    admit: Admit = Admit.ACTIVE
 
 
-def path(method: str, template: str, route: Route, *, enrolling: bool = False) -> Entry:
+def path(method: str, template: str, route: Route, *, admit: Admit = Admit.ACTIVE) -> Entry:
     """A row for ``template``, in which ``<id>`` stands for a UUID.
 
     Args:
-        enrolling: whether a device that has proved its keys and is not active yet may call it.
+        admit: whose requests it takes.
     """
-    return Entry(method, re.compile(template.replace("<id>", _UUID) + r"\Z"), route, enrolling)
+    return Entry(method, re.compile(template.replace("<id>", _UUID) + r"\Z"), route, admit)
 
 
 def bounded(inner: Callable[..., Awaitable[None]], limit_bytes: int) -> Callable[..., Awaitable[None]]:
@@ -250,7 +250,7 @@ class Door:
 
     async def _answer(self, entry: Entry, identity: str, scope: Scope, receive: Receive) -> Reply:
         facts = facts_of(scope)
-        verified = await in_thread(_admit, facts, entry.enrolling, _address_of(scope, facts))
+        verified = await in_thread(_admit, facts, entry.admit, _address_of(scope, facts))
         call = Call(
             device=verified.device,
             facts=facts,
@@ -262,11 +262,11 @@ class Door:
         return await entry.route(call)
 
 
-def _admit(facts: RequestFacts, enrolling: bool, address: str) -> AuthenticatedDevice:
+def _admit(facts: RequestFacts, admit: Admit, address: str) -> AuthenticatedDevice:
     """Authenticate and count; whoever keeps sending what is refused is refused before any signature is looked at."""
     require_left(Limit.REFUSED, address)
     try:
-        verified = authenticate(facts, enrolling=enrolling)
+        verified = authenticate(facts, admit=admit)
     except (VerificationError, ProtocolError):
         spend_by_address(Limit.REFUSED, address)
         raise

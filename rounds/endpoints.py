@@ -14,15 +14,22 @@ from django.conf import settings
 
 from controlplane.audit.selectors import inclusion_proof_of
 from controlplane.live import Event, hub
-from devices.services import collect
+from devices import renewal
+from devices import tasks as device_tasks
+from devices.authentication import Admit
+from devices.services import collect, collect_renewal
+from keys.selectors import epoch_of
 from latticeward import canonical
+from latticeward.base64url import decode_base64url, encode_base64url
 from latticeward.crypto.httpsig import verify_body_digest
+from latticeward.enrolment import FinishProofs
 from latticeward.errors import (
     IdempotencyMismatchError,
     LatticewardError,
     MalformedMessageError,
     TooManyRequestsError,
 )
+from latticeward.renewal import RenewalProofs
 from rounds import ingress, selectors, tasks
 from rounds.door import Call, Entry, Reply, in_thread, missing, path, small_json
 from rounds.services.coordination import join_round
@@ -63,6 +70,47 @@ async def certificate(call: Call) -> Reply:
         lambda: collect(enrolment_id=UUID(call.id), device=call.device),
         is_news=lambda answer: answer["state"] not in ("pending", "approved"),
         wakes=lambda event: event["subject"]["id"] == str(call.device.id),
+        waiting_status=202,
+    )
+
+
+async def begin_renewal(call: Call) -> Reply:
+    """The first message of a device that wants new keys, signed with those that it has."""
+    body = await small_json(call)
+    epoch = await in_thread(epoch_of, call.request.key_id)
+    begun = await in_thread(
+        renewal.begin_renewal, device=call.device, epoch=epoch, transcript=_binary(body, "transcript")
+    )
+    return Reply.json({"renewal": str(begun.renewal_id), "answer": encode_base64url(begun.answer)}, 201)
+
+
+async def finish_renewal(call: Call) -> Reply:
+    """The proofs of the new keys, and of the present signing key."""
+    body = await small_json(call)
+    signatures = body.get("signatures")
+    if not isinstance(signatures, dict):
+        raise MalformedMessageError("a renewal's proofs have signatures")
+    proofs = RenewalProofs(
+        finish=FinishProofs(
+            challenge_mac=_binary(body, "challenge_mac"),
+            authentication=_binary(signatures, "authentication"),
+            classical=_binary(signatures, "classical"),
+            signing=_binary(signatures, "signing"),
+        ),
+        continuity=_binary(body, "continuity"),
+    )
+    finished = await in_thread(renewal.finish_renewal, device=call.device, renewal_id=UUID(call.id), proofs=proofs)
+    await in_thread(device_tasks.issue_renewals.delay)
+    return Reply.json({"renewal": str(finished.id), "state": finished.state}, 202)
+
+
+async def renewal_certificate(call: Call) -> Reply:
+    """Certificate and key statement of the new keys, once the authority has made them."""
+    return await _long_poll(
+        call,
+        lambda: collect_renewal(renewal_id=UUID(call.id), device=call.device),
+        is_news=lambda answer: answer["state"] not in ("begun", "proven"),
+        wakes=lambda event: event["subject"]["id"] == call.id,
         waiting_status=202,
     )
 
@@ -209,9 +257,19 @@ async def record(call: Call) -> Reply:
     return Reply.cbor(raw)
 
 
+def _binary(body: dict[str, Any], name: str) -> bytes:
+    value = body.get(name)
+    if not isinstance(value, str):
+        raise MalformedMessageError(f"the body has no text {name!r}")
+    return decode_base64url(value)
+
+
 ROUTES: Final[list[Entry]] = [
     path("GET", "/api/v1/work", work),
-    path("GET", "/api/v1/enrolments/<id>/certificate", certificate, enrolling=True),
+    path("GET", "/api/v1/enrolments/<id>/certificate", certificate, admit=Admit.COLLECTING),
+    path("POST", "/api/v1/renewals", begin_renewal, admit=Admit.RENEWING),
+    path("POST", "/api/v1/renewals/<id>/finish", finish_renewal),
+    path("GET", "/api/v1/renewals/<id>/certificate", renewal_certificate, admit=Admit.COLLECTING),
     path("GET", "/api/v1/rounds/<id>/assignment", assignment),
     path("POST", "/api/v1/rounds/<id>/join", join),
     path("POST", "/api/v1/rounds/<id>/submissions", submit),

@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 
 from controlplane.audit.models import AuditEntry
 from devices.models import Device
+from devices.selectors import renewal_asked
 from latticeward.errors import NotFoundError
 from latticeward.lifecycle import ROUND, ModelState, ParticipantState, RoundState
 from rounds.models import ModelAlias, ModelStanza, Participant, Round, Submission, Training
@@ -73,9 +74,10 @@ def work_for(device: Device) -> dict[str, Any]:
     # What the device brought about itself (it joined, it submitted) is no news to it, and a token that changed with
     # it would bring the device back at once, in the very moment in which the workers need the machine.
     told = [{**row, "participant": _IN if row["participant"] in _OWN_STEPS else row["participant"]} for row in rounds]
-    token = hashlib.sha256(json.dumps([told, models], sort_keys=True).encode()).hexdigest()[:32]
+    renewal = renewal_asked(device)
+    token = hashlib.sha256(json.dumps([told, models, renewal], sort_keys=True).encode()).hexdigest()[:32]
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    return {"token": token, "server_time": now, "rounds": rounds, "models": models}
+    return {"token": token, "server_time": now, "rounds": rounds, "models": models, "renewal": renewal}
 
 
 def _newest_models(device: Device) -> list[tuple[UUID, UUID, int, bytes]]:

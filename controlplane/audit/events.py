@@ -63,6 +63,11 @@ EVENTS: Final[dict[str, str]] = {
     "device.reinstated": "A device was reinstated",
     "device.revoked": "A device was revoked",
     "request.refused": "A signed request was refused",
+    "renewal.begun": "A device began to renew its keys",
+    "renewal.proven": "A device proved its new keys by its old ones",
+    "renewal.issued": "A device received the certificate of its new keys",
+    "renewal.lapsed": "A renewal ended without new keys",
+    "renewal.conflicted": "Two renewals came from one key: the device was suspended",
     # keys
     "authority.initialised": "The authority's keys were made",
     "key.generated": "A key was made or registered",

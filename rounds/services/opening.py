@@ -4,7 +4,9 @@ What is believed and why stands in ``latticeward/opening.py``. Used when an upda
 again, and when an auditor recomputes a round.
 """
 
-from devices.selectors import registered_signing_key
+from django.utils import timezone
+
+from devices.selectors import registered_signing_key, superseded_signing_key
 from keys import vault
 from latticeward.crypto.keys import CompositeVerifyKey, DecapsulationKey
 from latticeward.crypto.suites import get_suite
@@ -35,18 +37,28 @@ def opening_of(current: Round) -> RoundOpening:
 
 
 def open_submission(
-    submission: Submission, opening: RoundOpening, verify_key: CompositeVerifyKey
+    submission: Submission, opening: RoundOpening, present: CompositeVerifyKey
 ) -> OpenedContribution:
     """Verify, open and validate an envelope that has just come.
 
     Args:
-        verify_key: what verifies messages that the submission's device signs now (``devices.selectors``).
+        present: what verifies messages that the submission's device signs now (``devices.selectors``). An envelope that
+            was signed before the device renewed its keys verifies under the key of that time, if its round is that old.
 
     Raises:
         ProtocolError, VerificationError, DecryptionError, ContributionError
+        KeyUsageError: signed by a key that is superseded, in a round that was opened afterwards.
         NotFoundError: its bytes are gone.
     """
-    return opening.open(read_blob(submission.blob), lambda _: verify_key)
+
+    def verify_key(key_id: bytes) -> CompositeVerifyKey:
+        if key_id == present.key_id:
+            return present
+        participant = submission.participant
+        opened_at = participant.round.opened_at
+        return superseded_signing_key(participant.device, key_id, round_opened_at=opened_at, now=timezone.now())
+
+    return opening.open(read_blob(submission.blob), verify_key)
 
 
 def reopen_submission(submission: Submission, opening: RoundOpening) -> OpenedContribution:

@@ -20,6 +20,7 @@ from keys import vault
 from keys.selectors import server_verify_key
 from latticeward.crypto.envelope import EnvelopeHeader, Recipient, make_stanza, open_body, seal_body
 from latticeward.crypto.signing import Purpose
+from latticeward.crypto.suites import get_suite
 from latticeward.crypto.wrapping import derive_key, unwrap_secret, wrap_secret
 from latticeward.errors import LatticewardError
 from latticeward.instants import to_unix_milliseconds
@@ -134,10 +135,17 @@ def make_stanzas(model: ModelVersion, content_key: bytes, devices: list[Device])
 
 
 def seal_for_newcomers(model: ModelVersion) -> int:
-    """Make the stanzas that devices activated since publication lack; returns how many were made."""
+    """Make the stanzas that devices lack which were activated, or have renewed their keys, since publication.
+
+    A device whose new keys are of another suite keeps its stanza: it opens that one with the key that it had.
+
+    Returns:
+        How many were made.
+    """
     devices = active_devices(model.training.federation)
     sealed_to = dict(model.stanzas.values_list("device_id", "key_id"))
-    keys = encapsulation_keys(devices)
+    kem = get_suite(model.training.suite).kem
+    keys = {device: key for device, key in encapsulation_keys(devices).items() if key.algorithm == kem}
     missing = [
         device for device in devices if device.id in keys and sealed_to.get(device.id) != keys[device.id].key_id.hex()
     ]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from devices import authentication, services
-from devices.authentication import authenticate
+from devices.authentication import Admit, authenticate
 from devices.models import Device, Site
 from keys.models import Key, Reason
 from latticeward.crypto.httpsig import RequestFacts
@@ -99,7 +99,7 @@ def test_a_suspended_device_is_refused_at_once_and_let_in_when_reinstated(machin
     with pytest.raises(NotPermittedError):
         authenticate(machine.facts())
     with pytest.raises(NotPermittedError):
-        authenticate(machine.facts(), enrolling=True)
+        authenticate(machine.facts(), admit=Admit.COLLECTING)
     services.reinstate_device(device_id=device_of(machine).id, actor="user:1")
     assert authenticate(machine.facts()).device.state == "active"
 
@@ -107,9 +107,9 @@ def test_a_suspended_device_is_refused_at_once_and_let_in_when_reinstated(machin
 def test_a_revoked_device_is_refused_at_once(machine: Machine) -> None:
     authenticate(machine.facts())
     services.revoke_device(device_id=device_of(machine).id, actor="user:2", reason=Reason.KEY_COMPROMISE)
-    for enrolling in (False, True):
+    for admit in Admit:
         with pytest.raises(CertificateRevokedError):
-            authenticate(machine.facts(), enrolling=enrolling)
+            authenticate(machine.facts(), admit=admit)
 
 
 def test_a_refused_request_spends_no_nonce_and_notes_nothing(machine: Machine) -> None:
@@ -131,7 +131,7 @@ def test_an_expired_certificate_is_refused(machine: Machine) -> None:
 def test_a_machine_that_waits_may_collect_and_nothing_else(site: Site) -> None:
     machine = Machine.with_claim(site)
     device = machine.finish(machine.begin())
-    assert authenticate(machine.facts(), enrolling=True).device == device
+    assert authenticate(machine.facts(), admit=Admit.COLLECTING).device == device
     with pytest.raises(NotPermittedError):
         authenticate(machine.facts())
 
@@ -140,7 +140,7 @@ def test_a_declined_machine_may_learn_that_it_was_declined(site: Site) -> None:
     machine = Machine.with_claim(site)
     device = machine.finish(machine.begin())
     services.decline_device(device_id=device.id, actor="user:1")
-    found = authenticate(machine.facts(), enrolling=True).device
+    found = authenticate(machine.facts(), admit=Admit.COLLECTING).device
     assert machine.enrolment_id is not None
     assert services.collect(enrolment_id=machine.enrolment_id, device=found) == {"state": "declined"}
 

@@ -11,8 +11,6 @@ import pytest
 
 from latticeward.crypto.keys import CompositeSigningKey
 from latticeward.crypto.signing import Purpose, sign
-from latticeward.crypto.suites import SUITES
-from latticeward.device_keys import DeviceKeys
 from latticeward.enrolment import FinishProofs, VerifiedAnswer, transcript_digest
 from latticeward.enrolment_messages import EnrolmentTranscript, Renewal
 from latticeward.errors import (
@@ -210,15 +208,6 @@ def test_the_times_of_a_renewal_follow_from_the_statement() -> None:
     assert abs((opens - begins) / (ends - begins) - 2 / 3) < 1e-9
     assert renewal_begins_at(parent(), spread=0.0) == opens
     assert opens < renewal_begins_at(parent(), spread=0.5) < renewal_begins_at(parent(), spread=1.0) < ends
-
-
-@pytest.mark.parametrize("suite", ["hybrid", "high", "constrained"])
-def test_keys_are_made_for_a_suite(suite: str) -> None:
-    keys = DeviceKeys.generate(suite)
-    keys.public.require_suite(SUITES[suite])
-    other = "hybrid" if suite == "high" else "high"
-    with pytest.raises(UnsupportedSuiteError):
-        keys.public.require_suite(SUITES[other])
 
 
 def test_the_frozen_renewal_still_verifies() -> None:
