@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("devices", "0004_device_class_required"),
+        ("devices", "0005_site_contact_and_bound_claim"),
     ]
 
     operations = [

@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from controlplane.audit.models import AuditEntry
-from devices import authentication, claims, enrolment, services
+from devices import authentication, claims, enrolment, services, suites
 from devices.models import Claim, Device, Enrolment, Site
 from keys.models import Certificate, Key, Statement
 from keys.rotation import server_address
@@ -473,15 +473,15 @@ def test_two_racing_calls_of_one_device_make_one_device(site: Site, monkeypatch:
 def test_of_two_machines_that_begin_at_once_one_gets_the_claim(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine.with_claim(site)
     rival = Machine(site=site, code=machine.code, claim=machine.claim)
-    real = enrolment.negotiate
+    real = suites.negotiate
     proofs: list[FinishProofs] = []
 
     def overtaken(*arguments: Any, **named: Any) -> Any:
-        monkeypatch.setattr(enrolment, "negotiate", real)
+        monkeypatch.setattr(suites, "negotiate", real)
         proofs.append(rival.begin())
         return real(*arguments, **named)
 
-    monkeypatch.setattr(enrolment, "negotiate", overtaken)
+    monkeypatch.setattr(suites, "negotiate", overtaken)
     refused(machine)
     assert Enrolment.objects.count() == 1
     assert rival.finish(proofs[0]).state == "pending"
