@@ -43,6 +43,13 @@ def require_role(user: Any, *allowed: Role) -> None:
         raise NotPermittedError(f"needs one of {', '.join(allowed)}")
 
 
+class AnyRole(BasePermission):
+    """Everybody with a role, for questions that change nothing but need a worker to answer them."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        return bool(roles_of(request.user))
+
+
 class OperatorWrites(BasePermission):
     """Everybody with a role reads; operators write."""
 

@@ -60,6 +60,8 @@ urlpatterns = [
     path("api/v1/model-exports", registry.ModelExportsView.as_view()),
     path("api/v1/model-exports/<uuid:id>", registry.ModelExportView.as_view()),
     path("api/v1/model-exports/<uuid:id>/file", registry.ModelExportFileView.as_view()),
+    path("api/v1/model-differences", registry.ModelDifferencesView.as_view()),
+    path("api/v1/model-differences/<uuid:id>", registry.ModelDifferenceView.as_view()),
     path("api/v1/aliases", registry.AliasesView.as_view()),
     path("api/v1/alias-moves", registry.AliasMovesView.as_view()),
     path("api/v1/alias-moves/<uuid:id>/confirm", registry.AliasMoveConfirmView.as_view()),

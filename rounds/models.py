@@ -265,3 +265,19 @@ class ModelExport(models.Model):
     file_bytes = models.BigIntegerField(null=True)
     file_digest = models.TextField(blank=True, help_text="SHA-256 of the plain file")
     failure_code = models.TextField(blank=True)
+
+
+class ModelDifference(models.Model):
+    """How one version's weights differ from another's: asked for by a person, worked out once by a worker."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    before = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
+    after = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
+    requested_by = models.TextField()
+    requested_at = models.DateTimeField()
+    computed_at = models.DateTimeField(null=True)
+    result = models.JSONField(null=True, help_text="tensors and total, as rounds/services/differences.py writes them")
+    failure_code = models.TextField(blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["before", "after"], name="one_difference_a_pair")]

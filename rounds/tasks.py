@@ -12,11 +12,12 @@ from django.utils import timezone
 
 from controlplane import idempotency
 from latticeward.lifecycle import ModelExportState, ParticipantState, RoundState, TrainingState
-from rounds.models import ModelExport, Round, Submission, Training
+from rounds.models import ModelDifference, ModelExport, Round, Submission, Training
 from rounds.services import (
     aggregation,
     aliases,
     coordination,
+    differences,
     exports,
     intake,
     publication,
@@ -75,6 +76,11 @@ def make_export(export_id: str) -> None:
     exports.make_export(UUID(export_id))
 
 
+@shared_task(queue="aggregate", acks_late=True)
+def compute_difference(difference_id: str) -> None:
+    differences.compute_difference(UUID(difference_id))
+
+
 @shared_task(queue="aggregate")
 def sweep() -> None:
     """Move every round by its clock and enqueue again what a crash left behind."""
@@ -90,6 +96,9 @@ def sweep() -> None:
     asked = ModelExport.objects.filter(state=ModelExportState.REQUESTED, requested_at__lt=before)
     for export_id in asked.values_list("id", flat=True):
         make_export.delay(str(export_id))
+    unanswered = ModelDifference.objects.filter(computed_at__isnull=True, requested_at__lt=before)
+    for difference_id in unanswered.values_list("id", flat=True):
+        compute_difference.delay(str(difference_id))
     waiting = Submission.objects.filter(
         outcome="",
         received_at__lt=before,

@@ -1,7 +1,7 @@
 """Reads of the model registry: versions with what is known of them, their ancestors, and aliases with their history."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -13,11 +13,23 @@ from devices.models import Federation
 from latticeward.errors import NotFoundError
 from latticeward.lifecycle import AliasMoveState, ParticipantState, RoundState
 from latticeward.plan import RoundPlan
-from rounds.models import AliasMove, ModelAlias, ModelExport, ModelVersion, Participant, Round, Training
+from rounds.models import (
+    AliasMove,
+    ModelAlias,
+    ModelDifference,
+    ModelExport,
+    ModelVersion,
+    Participant,
+    Round,
+    Training,
+)
 
 ANCESTORS_LIMIT: Final = 200
 # Sealed bytes, keys and signed bytes are large, and no list shows them.
 UNLISTED: Final = ("manifest", "header", "wrapped_content_key", "training__plan", "training__signed_plan")
+
+# These differ between any two trainings, and tensors are compared one by one.
+_OF_EVERY_TRAINING: Final = ("training_id", "title", "created_at", "layout")
 
 
 def published_models() -> QuerySet[ModelVersion]:
@@ -68,12 +80,23 @@ def metrics_of(model_ids: Iterable[UUID]) -> dict[UUID, Measured]:
 
 
 @dataclass(frozen=True, slots=True)
+class AtHospital:
+    """A version's metric on one hospital's own held-out part."""
+
+    hospital: str
+    value: float
+    patients: int
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """All that is known of one version; ``devices`` and ``hospitals`` are those whose updates count in it.
 
     Attributes:
         base: the version that its round began with; None for the start that the plan describes.
         hospitals, devices: None below the plan's k-minimum of hospitals.
+        by_hospital: the hospitals' own values, where the plan releases them and enough patients are behind; None where
+            the plan keeps them at the hospitals.
         ledger_index: place of its publication in the ledger; None while it waits for its number.
     """
 
@@ -85,6 +108,7 @@ class Version:
     devices: int | None
     hospitals: tuple[str, ...] | None
     metric: Measured | None
+    by_hospital: tuple[AtHospital, ...] | None
     ledger_index: int | None
 
 
@@ -107,8 +131,21 @@ def read_version(model: ModelVersion) -> Version:
         devices=len(sites) if shown else None,
         hospitals=names if shown else None,
         metric=metrics_of([model.id]).get(model.id),
+        by_hospital=_by_hospital(model) if plan.release.hospital_metrics else None,
         ledger_index=entry.values_list("leaf_index", flat=True).first(),
     )
+
+
+def _by_hospital(model: ModelVersion) -> tuple[AtHospital, ...]:
+    # Below the plan's minimum of patients a class, nothing was ever stored.
+    rows = Participant.objects.filter(
+        round__base_model=model,
+        round__state=RoundState.PUBLISHED,
+        state=ParticipantState.ACCEPTED,
+        metric__isnull=False,
+    )
+    found = rows.order_by("device__site__name").values_list("device__site__name", "metric")
+    return tuple(AtHospital(site, float(metric["value"]), int(metric["patients"])) for site, metric in found if metric)
 
 
 def _counted_sites(made_in: Round) -> list[str]:
@@ -225,3 +262,59 @@ def export(export_id: UUID) -> ModelExport:
     if (found := ModelExport.objects.filter(pk=export_id).first()) is None:
         raise NotFoundError(f"export {export_id}")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class PlanDifference:
+    """One field of the plan that differs, both values as plain JSON."""
+
+    field: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two versions side by side; ``row.result`` is None while the worker has not answered.
+
+    Attributes:
+        joined, left: hospitals that count in the second and not in the first, and the other way round; None where one
+            of the two stands on fewer hospitals than its plan's k-minimum.
+    """
+
+    row: ModelDifference
+    before: Version
+    after: Version
+    plan: tuple[PlanDifference, ...]
+    joined: tuple[str, ...] | None
+    left: tuple[str, ...] | None
+
+
+def read_difference(difference_id: UUID) -> Comparison:
+    """A difference that was asked for, with everything beside the weights that differs.
+
+    Raises:
+        NotFoundError
+    """
+    if (row := ModelDifference.objects.filter(pk=difference_id).first()) is None:
+        raise NotFoundError(f"difference {difference_id}")
+    before, after = read_version(published_model(row.before_id)), read_version(published_model(row.after_id))
+    joined = left = None
+    if before.hospitals is not None and after.hospitals is not None:
+        joined = tuple(name for name in after.hospitals if name not in before.hospitals)
+        left = tuple(name for name in before.hospitals if name not in after.hospitals)
+    return Comparison(row, before, after, _plan_differences(before.plan, after.plan), joined, left)
+
+
+def _plan_differences(before: RoundPlan, after: RoundPlan) -> tuple[PlanDifference, ...]:
+    names = [name for name in RoundPlan.__slots__ if name not in _OF_EVERY_TRAINING]
+    pairs = ((name, _plain(getattr(before, name)), _plain(getattr(after, name))) for name in names)
+    return tuple(PlanDifference(name, one, other) for name, one, other in pairs if one != other)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: _plain(item) for name, item in asdict(value).items()}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value

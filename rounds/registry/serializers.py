@@ -1,5 +1,6 @@
 """The model registry as JSON, and what people may ask of it."""
 
+from dataclasses import asdict
 from typing import Any
 
 from rest_framework import serializers
@@ -7,8 +8,9 @@ from rest_framework import serializers
 from controlplane.serializers import ListQuery
 from latticeward.lifecycle import AliasMoveState, ModelExportState, ModelState
 from latticeward.model_files import MODEL_FORMATS
+from latticeward.updates.differences import TensorChange
 from rounds.models import AliasMove, ModelAlias, ModelExport, ModelVersion
-from rounds.registry.selectors import Ancestor, Measured, Version
+from rounds.registry.selectors import Ancestor, Comparison, Measured, Version
 
 _NAME = r"^[a-z][a-z0-9-]{0,39}$"
 
@@ -66,6 +68,14 @@ class MetricAnswer(serializers.Serializer[Any]):
     patients = serializers.IntegerField()
 
 
+class HospitalMetric(serializers.Serializer[Any]):
+    """One hospital's own metric, where the plan releases it."""
+
+    hospital = serializers.CharField()
+    value = serializers.FloatField()
+    patients = serializers.IntegerField()
+
+
 class ModelRow(serializers.Serializer[Any]):
     """One version as a row of a list."""
 
@@ -100,6 +110,7 @@ class ModelAnswer(ModelRow):
     devices = serializers.IntegerField(allow_null=True)
     hospitals = serializers.ListField(child=serializers.CharField(), allow_null=True)
     metric = MetricAnswer(allow_null=True)
+    metric_by_hospital = HospitalMetric(many=True, allow_null=True, help_text="null: the plan keeps them there")
     ledger_index = serializers.IntegerField(allow_null=True)
 
 
@@ -189,6 +200,51 @@ class ExportRow(serializers.Serializer[Any]):
     failure_code = serializers.CharField(allow_null=True)
 
 
+class DifferenceRequest(serializers.Serializer[Any]):
+    """Two versions."""
+
+    before = serializers.UUIDField()
+    after = serializers.UUIDField()
+
+
+class TensorRow(serializers.Serializer[Any]):
+    """One tensor before and after; null where nothing can be compared."""
+
+    name = serializers.CharField()
+    change = serializers.ChoiceField(choices=sorted(TensorChange))
+    before_shape = serializers.ListField(child=serializers.IntegerField(), allow_null=True)
+    after_shape = serializers.ListField(child=serializers.IntegerField(), allow_null=True)
+    l2 = serializers.FloatField(allow_null=True)
+    largest = serializers.FloatField(allow_null=True)
+    relative = serializers.FloatField(allow_null=True)
+    cosine = serializers.FloatField(allow_null=True)
+
+
+class PlanField(serializers.Serializer[Any]):
+    """One field of the plan that differs."""
+
+    field = serializers.CharField()  # type: ignore[assignment]
+    before = serializers.JSONField(allow_null=True)  # type: ignore[var-annotated]
+    after = serializers.JSONField(allow_null=True)  # type: ignore[var-annotated]
+
+
+class DifferenceAnswer(serializers.Serializer[Any]):
+    """Two versions side by side."""
+
+    id = serializers.UUIDField()
+    before = serializers.UUIDField()
+    after = serializers.UUIDField()
+    state = serializers.ChoiceField(choices=["waiting", "ready", "failed"])
+    failure_code = serializers.CharField(allow_null=True)
+    tensors = TensorRow(many=True, allow_null=True)
+    total = TensorRow(allow_null=True)
+    metric_before = MetricAnswer(allow_null=True)
+    metric_after = MetricAnswer(allow_null=True)
+    hospitals_joined = serializers.ListField(child=serializers.CharField(), allow_null=True)
+    hospitals_left = serializers.ListField(child=serializers.CharField(), allow_null=True)
+    plan = PlanField(many=True)
+
+
 def model_as_json(model: ModelVersion) -> dict[str, Any]:
     """One version as a row of a list."""
     return {
@@ -226,6 +282,7 @@ def version_as_json(version: Version) -> dict[str, Any]:
         "devices": version.devices,
         "hospitals": list(version.hospitals) if version.hospitals is not None else None,
         "metric": metric_as_json(version.metric),
+        "metric_by_hospital": [asdict(row) for row in version.by_hospital] if version.by_hospital is not None else None,
         "ledger_index": version.ledger_index,
     }
 
@@ -300,4 +357,24 @@ def export_as_json(export: ModelExport) -> dict[str, Any]:
         "file_bytes": export.file_bytes,
         "file_digest": export.file_digest or None,
         "failure_code": export.failure_code or None,
+    }
+
+
+def difference_as_json(found: Comparison) -> dict[str, Any]:
+    """Two versions side by side."""
+    row, result = found.row, found.row.result or {}
+    state = "failed" if row.failure_code else "ready" if row.computed_at else "waiting"
+    return {
+        "id": str(row.id),
+        "before": str(row.before_id),
+        "after": str(row.after_id),
+        "state": state,
+        "failure_code": row.failure_code or None,
+        "tensors": result.get("tensors"),
+        "total": result.get("total"),
+        "metric_before": metric_as_json(found.before.metric),
+        "metric_after": metric_as_json(found.after.metric),
+        "hospitals_joined": list(found.joined) if found.joined is not None else None,
+        "hospitals_left": list(found.left) if found.left is not None else None,
+        "plan": [asdict(field) for field in found.plan],
     }

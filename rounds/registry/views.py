@@ -12,7 +12,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from controlplane.permissions import KeyMaterialReaders, OperatorWrites, RevokersWrite
+from controlplane.permissions import AnyRole, KeyMaterialReaders, OperatorWrites, RevokersWrite
 from controlplane.views import Endpoint, ListEndpoint
 from devices.models import Federation
 from latticeward.errors import NotFoundError
@@ -23,6 +23,8 @@ from rounds.registry.serializers import (
     AliasesQuery,
     AliasMoveRequest,
     AliasRow,
+    DifferenceAnswer,
+    DifferenceRequest,
     ExportRow,
     ExportsQuery,
     ModelAnswer,
@@ -35,12 +37,13 @@ from rounds.registry.serializers import (
     ReasonRequest,
     alias_as_json,
     ancestor_as_json,
+    difference_as_json,
     export_as_json,
     model_as_json,
     move_as_json,
     version_as_json,
 )
-from rounds.services import aliases, exports, standing
+from rounds.services import aliases, differences, exports, standing
 
 
 class ModelsView(ListEndpoint):
@@ -153,6 +156,31 @@ class ModelExportFileView(Endpoint):
         file = exports.take_export(export_id=id, actor=self.actor(request))
         headers = {"Content-Disposition": f'attachment; filename="{file.name}"', "Cache-Control": "private, no-store"}
         return HttpResponse(file.content, content_type=file.media_type, headers=headers)
+
+
+class ModelDifferencesView(Endpoint):
+    """How two versions differ; any role may ask, and the aggregation worker answers."""
+
+    permission_classes: list[type[BasePermission]] = [AnyRole]
+
+    @extend_schema(request=DifferenceRequest, responses={202: DifferenceAnswer})
+    def post(self, request: Request) -> Response:
+        values: dict[str, Any] = self.read(DifferenceRequest, request)
+        before, after = (selectors.published_model(values[name]) for name in ("before", "after"))
+        row = differences.request_difference(before=before, after=after, actor=self.actor(request))
+        if row.computed_at is None:
+            transaction.on_commit(lambda: tasks.compute_difference.delay(str(row.id)))
+        return Response(difference_as_json(selectors.read_difference(row.id)), status=202)
+
+
+class ModelDifferenceView(Endpoint):
+    """One difference and what was found."""
+
+    permission_classes: list[type[BasePermission]] = [AnyRole]
+
+    @extend_schema(responses=DifferenceAnswer)
+    def get(self, request: Request, id: UUID) -> Response:
+        return Response(difference_as_json(selectors.read_difference(id)))
 
 
 class AliasesView(ListEndpoint):

@@ -104,6 +104,29 @@ def test_a_version_tells_where_it_came_from(client: Client, operator: User, coho
     assert line[2]["model"] is None and line[2]["weights_digest"] == bytes(first.base_model_digest).hex()
 
 
+@pytest.mark.parametrize("released", [True, False])
+def test_hospitals_own_metrics_are_told_only_where_the_plan_releases_them(
+    client: Client, operator: User, cohort: Cohort, released: bool
+) -> None:
+    plan: dict[str, Any] = {"rounds": 1}
+    if released:
+        plan["release"] = {"hospital_metrics": True, "patients_per_class": 20}
+    training = cohort.train(**plan)
+    made = cohort.whole_round(training)
+    cohort.whole_round(training, cohort.weights(made))
+    client.force_login(operator)
+    assert made.model is not None
+    told = client.get(f"/api/v1/models/{made.model.id}").json()
+    assert told["metric"]["hospitals"] == 4
+    if not released:
+        assert told["metric_by_hospital"] is None
+        return
+    # Switzerland has too few healthy patients for the minimum: nothing of it is kept.
+    names = [row["hospital"] for row in told["metric_by_hospital"]]
+    assert "Cleveland" in names and "Switzerland" not in names
+    assert all(row["patients"] >= 40 and 0 <= row["value"] <= 1 for row in told["metric_by_hospital"])
+
+
 def test_counts_of_too_few_hospitals_are_not_told(client: Client, operator: User, cohort: Cohort) -> None:
     made = cohort.whole_round(cohort.train())
     made.participants.filter(device__site__slug__in=["hungary", "cleveland"]).update(state="excluded")
