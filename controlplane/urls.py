@@ -10,10 +10,13 @@ from drf_spectacular.views import SpectacularAPIView
 
 from controlplane.audit import views as audit
 from devices import views as devices
+from frontend.views import claims as claim_pages
+from frontend.views import classes as class_pages
 from frontend.views import devices as device_pages
 from frontend.views import ledger as ledger_pages
 from frontend.views import overview as overview_pages
 from frontend.views import sign_in as sign_in_pages
+from frontend.views import sites as site_pages
 from frontend.views import trainings as training_pages
 from keys import views as keys
 from rounds import views as rounds
@@ -81,5 +84,13 @@ urlpatterns = [
     path("devices/", device_pages.device_list, name="devices"),
     path("devices/<uuid:device_id>/approve/", device_pages.approve, name="device-approve"),
     path("devices/<uuid:device_id>/decline/", device_pages.decline, name="device-decline"),
+    path("claims/", claim_pages.claim_list, name="claims"),
+    path("claims/order/", claim_pages.order, name="claim-order"),
+    path("claims/bulk/", claim_pages.bulk, name="claim-bulk"),
+    path("claims/<uuid:claim_id>/cancel/", claim_pages.cancel, name="claim-cancel"),
+    path("sites/", site_pages.site_list, name="sites"),
+    path("sites/<uuid:site_id>/", site_pages.site, name="site"),
+    path("device-classes/", class_pages.class_list, name="device-classes"),
+    path("device-classes/<uuid:class_id>/", class_pages.device_class, name="device-class"),
     path("ledger/", ledger_pages.ledger_page, name="ledger"),
 ]

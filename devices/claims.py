@@ -171,6 +171,11 @@ def read_fingerprint(text: str) -> str:
     return speakable(bytes.fromhex(digits)) if digits else ""
 
 
+def lookup_of(claim: Claim) -> str:
+    """The name of a claim for people: eight characters that open nothing."""
+    return lookup_text(bytes.fromhex(claim.lookup_id))
+
+
 def _line(row: ClaimRow) -> str:
     return f"Line {row.line} of the order: " if row.line else "In the order "
 
@@ -247,5 +252,5 @@ def cancel_claim(*, claim_id: UUID, actor: str) -> None:
             actor=actor,
             feed=claim.site.federation.feed,
             subject=("claim", claim_id),
-            details={"lookup": lookup_text(bytes.fromhex(claim.lookup_id))},
+            details={"lookup": lookup_of(claim)},
         )

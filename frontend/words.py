@@ -65,6 +65,14 @@ CREDENTIAL: Final[Mapping[str, Word]] = {
     DeviceState.REVOKED: Word("revoked", "stop", "bad", "Trust was taken away for good."),
 }
 
+CLAIM: Final[Mapping[str, Word]] = {
+    "open": Word("open", "circle-dashed", "active", "May be used once, until it expires."),
+    "reserved": Word("in use", "pen", "active", "A machine has begun to enrol with it."),
+    "used": Word("used", "check", "good", "A machine enrolled with it."),
+    "cancelled": Word("cancelled", "stop", "quiet", "An operator made it worthless."),
+    "expired": Word("expired", "clock", "quiet", "Nobody used it in time."),
+}
+
 # Unknown is not offline: a device that never called has shown nothing about its line.
 CONNECTION: Final[Mapping[str, Word]] = {
     "online": Word("online", "dot", "good", "Called within the last 75 seconds."),
@@ -99,6 +107,7 @@ TABLES: Final[Mapping[str, Mapping[str, Word]]] = {
     "round": ROUND,
     "participant": PARTICIPANT,
     "credential": CREDENTIAL,
+    "claim": CLAIM,
     "connection": CONNECTION,
     "work": WORK,
 }

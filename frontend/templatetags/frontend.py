@@ -1,8 +1,10 @@
 """Tags of the pages: icons, states, times, charts, and the import map with the page's nonce."""
 
+import base64
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django import template
 from django.templatetags.static import static
@@ -29,7 +31,26 @@ _NAVIGATION: Final = (
     ("devices", "Devices", "device", KEY_READERS),
     ("ledger", "Ledger", "ledger", KEY_READERS),
 )
-_BELOW: Final = {"training": "trainings", "round": "trainings"}
+_BELOW: Final = {
+    "training": "trainings",
+    "round": "trainings",
+    **dict.fromkeys(
+        ("claims", "claim-order", "claim-bulk", "sites", "site", "device-classes", "device-class"), "devices"
+    ),
+}
+# The pages about who may take part, as tabs of one place.
+_FLEET: Final = (
+    ("devices", "Devices"),
+    ("claims", "Claim codes"),
+    ("sites", "Hospitals"),
+    ("device-classes", "Device classes"),
+)
+_FLEET_BELOW: Final = {
+    "claim-order": "claims",
+    "claim-bulk": "claims",
+    "site": "sites",
+    "device-class": "device-classes",
+}
 
 
 @register.simple_tag(takes_context=True)
@@ -59,6 +80,14 @@ def navigation(context: dict[str, Any]) -> list[dict[str, object]]:
 
 
 @register.simple_tag(takes_context=True)
+def fleet_tabs(context: dict[str, Any]) -> list[dict[str, object]]:
+    """Devices, claim codes, hospitals, classes: all for the same roles."""
+    match = context["request"].resolver_match
+    here = match.url_name if match else ""
+    return [{"url": reverse(name), "text": text, "here": _FLEET_BELOW.get(here, here) == name} for name, text in _FLEET]
+
+
+@register.simple_tag(takes_context=True)
 def role_names(context: dict[str, Any]) -> str:
     """The person's roles in words."""
     return ", ".join(sorted(roles_of(context["request"].user))) or "no role yet"
@@ -80,16 +109,37 @@ def state(word: Word | str, table: str = "") -> SafeString:
 
 
 @register.simple_tag
-def ago(moment: datetime | None, never: str = "never") -> SafeString:
-    """A time relative to now, with the absolute one as tooltip; ``live.js`` keeps it fresh."""
+def ago(moment: datetime | None, never: str = "never", zone: str = "UTC") -> SafeString:
+    """A time relative to now, with the absolute one in a hospital's zone as tooltip; ``live.js`` keeps it fresh."""
     if moment is None:
         return format_html("{}", never)
     return format_html(
-        '<time datetime="{}" title="{} UTC" data-ago>{} ago</time>',
+        '<time datetime="{}" title="{}" data-ago>{} ago</time>',
         moment.isoformat(),
-        moment.strftime("%Y-%m-%d %H:%M:%S"),
+        _there(moment, zone).strftime("%Y-%m-%d %H:%M:%S %Z"),
         say_duration(timezone.now() - moment),
     )
+
+
+@register.simple_tag
+def clock(moment: datetime | None, zone: str = "UTC", never: str = "never") -> SafeString:
+    """A time as the clock of a hospital shows it, with its zone; the tooltip is UTC."""
+    if moment is None:
+        return format_html("{}", never)
+    return format_html(
+        '<time datetime="{}" title="{} UTC">{}</time>',
+        moment.isoformat(),
+        moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        _there(moment, zone).strftime("%d %b %Y, %H:%M %Z"),
+    )
+
+
+def _there(moment: datetime, zone: str) -> datetime:
+    # A zone that a later release of the data dropped must not close the page.
+    try:
+        return moment.astimezone(ZoneInfo(zone))
+    except (ZoneInfoNotFoundError, ValueError):
+        return moment.astimezone(UTC)
 
 
 @register.filter
@@ -126,6 +176,12 @@ def unlocalised(value: float) -> str:
 def hexadecimal(value: bytes) -> str:
     """Bytes as lower-case hex."""
     return bytes(value).hex()
+
+
+@register.filter(name="base64")
+def in_base64(value: str) -> str:
+    """A text for a ``data:`` address."""
+    return base64.b64encode(value.encode()).decode("ascii")
 
 
 @register.simple_tag

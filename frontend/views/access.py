@@ -40,6 +40,21 @@ def for_roles(*allowed: Role) -> Callable[[View], View]:
     return decorate
 
 
+def require_operator(request: HttpRequest) -> None:
+    """Let only operators go on, on a page that others may read.
+
+    Raises:
+        PermissionDenied: anybody else.
+    """
+    if Role.OPERATOR not in roles_of(request.user):
+        raise PermissionDenied
+
+
+def actor_of(request: HttpRequest) -> str:
+    """The signed-in person as the ledger names them."""
+    return f"user:{request.user.pk}"
+
+
 def _to_sign_in(request: HttpRequest) -> HttpResponse:
     target = f"{resolve_url('sign-in')}?next={quote(request.path)}"
     if request.headers.get("HX-Request") == "true":

@@ -17,7 +17,7 @@ from devices.models import Device, Federation
 from devices.services import approve_device, decline_device
 from frontend import board, fleet
 from frontend.forms import ApproveForm, DeclineForm
-from frontend.views.access import KEY_READERS, for_roles
+from frontend.views.access import KEY_READERS, actor_of, for_roles
 from frontend.words import CREDENTIAL
 from latticeward.errors import LatticewardError
 
@@ -58,7 +58,7 @@ def approve(request: HttpRequest, device_id: UUID) -> HttpResponse:
     if not form.is_valid():
         return _refused(request, device, _first(form.errors["compared"]))
     try:
-        approve_device(device_id=device.id, actor=_actor(request))
+        approve_device(device_id=device.id, actor=actor_of(request))
     except LatticewardError as error:
         return _refused(request, device, str(problem_of(error)[1]["detail"]))
     transaction.on_commit(lambda: tasks.issue_device.delay(str(device.id)))
@@ -75,7 +75,7 @@ def decline(request: HttpRequest, device_id: UUID) -> HttpResponse:
     if not form.is_valid():
         return _refused(request, device, _first(form.errors["reason"]))
     try:
-        decline_device(device_id=device.id, actor=_actor(request), why=form.cleaned_data["reason"])
+        decline_device(device_id=device.id, actor=actor_of(request), why=form.cleaned_data["reason"])
     except LatticewardError as error:
         return _refused(request, device, str(problem_of(error)[1]["detail"]))
     messages.success(request, f"{device.name} of {device.site.name} was declined.")
@@ -89,10 +89,6 @@ def _refused(request: HttpRequest, device: Device, sentence: str) -> HttpRespons
 
 def _first(errors: Iterable[object]) -> str:
     return str(next(iter(errors)))
-
-
-def _actor(request: HttpRequest) -> str:
-    return f"user:{request.user.pk}"
 
 
 def _filters(rows: list[fleet.DeviceRow], chosen: dict[str, str]) -> list[dict[str, object]]:

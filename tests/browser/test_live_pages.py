@@ -168,6 +168,55 @@ def test_every_page_is_accessible_and_fits(
     _examine(page, addresses, f"{scheme}-{viewport['width']}")
 
 
+@pytest.fixture(scope="module")
+def authority(plane: ControlPlane, ids: dict[str, str]) -> dict[str, str]:
+    return plane.do("authority")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+def test_the_pages_about_who_may_take_part_are_accessible_and_fit(
+    signed_in: Any, authority: dict[str, str], scheme: str, viewport: dict[str, int]
+) -> None:
+    page = signed_in
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size(viewport)
+    addresses = {
+        "claims": "/claims/",
+        "sites": "/sites/",
+        "site": f"/sites/{authority['site']}/",
+        "device-classes": "/device-classes/",
+        "device-class": f"/device-classes/{authority['class']}/",
+    }
+    name = f"{scheme}-{viewport['width']}"
+    _examine(page, addresses, name)
+    page.goto("/claims/")
+    page.get_by_text("Make a code").click()
+    page.get_by_role("button", name="Make the code and show it").click()
+    expect(page.get_by_role("heading", name="1 new claim code")).to_be_visible()
+    _examine(page, {"claim-handout": ""}, name)
+
+
+def test_a_code_is_shown_once_saved_and_printed(signed_in: Any, authority: dict[str, str], tmp_path: Path) -> None:
+    page = signed_in
+    page.goto("/claims/")
+    page.get_by_text("Make many codes from CSV").click()
+    page.get_by_label("or its lines").fill("site,device_class,count\nhungary,gateway,2\n")
+    page.get_by_role("button", name="Make the codes and show them").click()
+    expect(page.locator(".handout")).to_have_count(2)
+    typed = page.locator(".claim-code").first.inner_text()
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="Save all as CSV").click()
+    saved.value.save_as(tmp_path / "codes.csv")
+    assert typed in (tmp_path / "codes.csv").read_text(encoding="utf-8")
+    page.emulate_media(media="print")
+    expect(page.get_by_role("link", name="Save all as CSV")).to_be_hidden()
+    expect(page.locator(".qr svg").first).to_be_visible()
+    page.emulate_media(media="screen")
+    page.goto("/claims/")
+    assert typed not in page.content()
+
+
 def test_the_sign_in_pages_are_accessible(page: Any) -> None:
     _examine(page, {"sign-in": "/sign-in/", "link": "/sign-in/anything/"}, "light-1280")
 
@@ -177,7 +226,8 @@ def _examine(page: Any, addresses: dict[str, str], name: str) -> None:
     pictures = os.environ.get("LATTICEWARD_TEST_PICTURES")
     found = []
     for label, address in addresses.items():
-        page.goto(address)
+        if address:
+            page.goto(address)
         if page.locator("#live").count():
             expect(page.locator("#live")).to_have_text("Live")
         for details in page.locator("main details").all():

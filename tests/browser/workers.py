@@ -12,7 +12,10 @@ from django.utils import timezone
 from controlplane.asgi import application
 from controlplane.live import hub
 from controlplane.sign_in import first_operator, make_sign_in_link
-from devices.models import Site
+from devices import sites
+from devices.claims import cancel_claim, create_claim
+from devices.models import Federation, Site
+from keys.ceremony import init_authority
 from rounds.models import Round, Training
 from tests.frontend import scene
 
@@ -59,6 +62,20 @@ def fail() -> dict[str, str]:
     return {"round": str(current.id)}
 
 
+def found_authority() -> dict[str, str]:
+    """Keys for the federation, so that claim codes can be made; two codes lie there already."""
+    federation = Federation.objects.get()
+    init_authority(federation_id=federation.id, federation=federation.slug)
+    site = Site.objects.get(name="Hungary")
+    sites.change_site(
+        site_id=site.id, changes={"time_zone": "Europe/Budapest", "contact_name": "Dr. Ada Byron"}, actor="user:1"
+    )
+    create_claim(site=site, device_class="gateway", actor="user:1", bound_to="ab01" * 8)
+    claim, _ = create_claim(site=site, device_class="edge-server", actor="user:1", auto_approve=True)
+    cancel_claim(claim_id=claim.id, actor="user:1")
+    return {"site": str(site.id), "class": str(federation.device_classes.get(slug="gateway").id)}
+
+
 def drop_line() -> dict[str, str]:
     """Close every websocket and let none in."""
     _refuses_sockets.set()
@@ -90,6 +107,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     },
     "join": lambda **names: scene.join_all(_current(**names)),
     "ask": lambda site: {"device": str(scene.ask_to_enrol(Site.objects.get(name=site), "edge-new").id)},
+    "authority": found_authority,
     "drop": drop_line,
     "mend": mend_line,
 }

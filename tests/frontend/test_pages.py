@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
-from devices.models import Device, Site
+from devices.models import Device, DeviceClass, Site
 from rounds.models import Training
 from tests.frontend import scene
 
@@ -23,10 +23,16 @@ PAGES = {
     "round": EVERYBODY,
     "round-record": KEY_READERS,
     "devices": KEY_READERS,
+    "claims": KEY_READERS,
+    "sites": KEY_READERS,
+    "site": KEY_READERS,
+    "device-classes": KEY_READERS,
+    "device-class": ("operator",),
     "ledger": KEY_READERS,
 }
 # The whole page of a signed-in operator, session and person included.
 QUERIES = {"overview": 15, "trainings": 4, "training": 9, "round": 7, "round-record": 4, "devices": 8, "ledger": 10}
+QUERIES |= {"claims": 9, "sites": 6, "site": 6, "device-classes": 6, "device-class": 5}
 MOVING = ("overview", "training", "round", "devices", "ledger")
 
 Address = Callable[[str], str]
@@ -46,6 +52,7 @@ def address(training: Training) -> Address:
     last = training.rounds.order_by("-number").first()
     assert last is not None
     arguments = {"training": [training.id], "round": [last.id], "round-record": [last.id]}
+    arguments |= {"site": [Site.objects.earliest("name").id], "device-class": [DeviceClass.objects.earliest("name").id]}
     return lambda page: reverse(page, args=arguments.get(page, []))
 
 
