@@ -51,6 +51,11 @@ def configure(sender: Any, **_: Any) -> None:
                 "schedule": 5.0,
                 "options": {"expires": 5.0},
             },
+            "renew the server's own keys": {
+                "task": "keys.tasks.renew_server_keys",
+                "schedule": 600.0,
+                "options": {"expires": 600.0},
+            },
             "destroy what must not be kept": {
                 "task": "rounds.tasks.keep_house",
                 "schedule": 3600.0,

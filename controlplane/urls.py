@@ -33,6 +33,7 @@ urlpatterns = [
     # devices: enrolment and trust
     path("api/v1/trust", keys.trust),
     path("api/v1/revocations.crl", keys.revocation_list),
+    path("api/v1/revocations/<slug:issuer>.crl", keys.revocation_list),
     path("api/v1/ocsp", keys.ocsp),
     path("api/v1/ocsp/<path:question>", keys.ocsp_by_address),
     path("api/v1/enrolments", devices.EnrolmentsView.as_view()),

@@ -22,9 +22,9 @@ from django.utils import timezone
 from controlplane.audit.services import record
 from keys import vault
 from keys.models import Authority, Certificate
-from keys.rotation import ANCHORED, SERVER_KEY_LIFETIME, keep_current, keep_key, publish_trust
+from keys.rotation import ANCHORED, SERVER_KEY_LIFETIME, keep_certificate, keep_current, keep_key, publish_trust
 from keys.selectors import server_keys
-from latticeward.crypto.certificate import PROFILES, fingerprint, serial_of
+from latticeward.crypto.certificate import PROFILES
 from latticeward.crypto.certificate_keys import CertificateSigningKey
 from latticeward.crypto.issuing import (
     ISSUING_LIFETIME,
@@ -99,16 +99,7 @@ def _found(federation_id: UUID, federation: str, actor: str, profile_name: str) 
                 now=now,
                 actor=actor,
             )
-            issuer = Certificate.objects.create(
-                key=key,
-                issuer=issuer,
-                serial=serial_of(der),
-                der=der,
-                fingerprint=fingerprint(der).hex(),
-                not_before_at=now,
-                not_after_at=now + lifetime,
-                created_at=now,
-            )
+            issuer = keep_certificate(key, der, issuer=issuer, now=now, not_after_at=now + lifetime)
         for purpose in (Purpose.TRUST, *ANCHORED):
             composite = CompositeSigningKey.generate(profile.messages)
             keep_key(

@@ -50,6 +50,7 @@ class Key(models.Model):
     created_at = models.DateTimeField()
     not_before_at = models.DateTimeField(null=True)
     not_after_at = models.DateTimeField(null=True)
+    suspended_at = models.DateTimeField(null=True, help_text="since when, while it is suspended")
     superseded_at = models.DateTimeField(null=True)
     overlap_until = models.DateTimeField(null=True)
 
@@ -102,9 +103,14 @@ class Revocation(models.Model):
 
 
 class RevocationList(models.Model):
-    """A signed X.509 revocation list, as handed out."""
+    """A signed X.509 revocation list of one issuing authority, as handed out.
+
+    Numbers rise over all issuers together, which makes them rise for each, as RFC 5280 asks.
+    """
 
     number = models.BigIntegerField(primary_key=True)
+    issuer = models.ForeignKey(Certificate, on_delete=models.PROTECT, related_name="revocation_lists")
+    basis = models.TextField(help_text="what was counted when it was made; another count calls for another list")
     der = models.BinaryField()
     issued_at = models.DateTimeField()
     next_at = models.DateTimeField()
@@ -116,7 +122,8 @@ class StatusAnswer(models.Model):
     certificate = models.ForeignKey(Certificate, on_delete=models.CASCADE, related_name="status_answers")
     digest_name = models.TextField(help_text="the digest that the client asks with")
     der = models.BinaryField()
-    is_revoked = models.BooleanField()
+    told = models.TextField(blank=True, help_text="empty for good, else the reason, or certificate_hold")
+    made_at = models.DateTimeField()
     renew_at = models.DateTimeField()
     next_at = models.DateTimeField()
 

@@ -1,27 +1,30 @@
 """What the authority says about its certificates to other people's tools, kept current by its worker.
 
-The revocation list is made every hour and at once after a revocation; status answers live for a week, are renewed at
-half of it, and at once after a revocation. A suspended device is refused by the control plane but stays "good" here:
-a hold that comes and goes is a decision of this product, not a statement about a key.
+The revocation list is made every hour and at once after a change; status answers live for a week, are renewed at
+half of it, and at once after a change. A suspended device's certificate is on hold (RFC 5280, ``certificateHold``): it
+is on the list and in the answers from the suspension on, and leaves both when the device is reinstated.
+
+Each issuing authority that still answers for certificates has a list of its own, and the one responder key has a
+certificate from each of them, because tools believe a delegate of the very issuer only.
 """
 
 from datetime import datetime, timedelta
 from typing import Final
 
 from django.db import transaction
-from django.db.models import Count, Exists, OuterRef, Q
+from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, TextField, Value, When
 from django.utils import timezone
 
 from controlplane.transitions import apply_transition
-from keys.models import Authority, Certificate, Owner, Revocation, RevocationList, StatusAnswer
-from keys.rotation import keep_key
-from keys.selectors import revoked_certificates, server_keys
+from keys.models import Authority, Certificate, Key, Owner, RevocationList, StatusAnswer
+from keys.rotation import keep_certificate, keep_key
+from keys.selectors import issuers_in_use, revoked_certificates, server_keys
 from keys.services import open_secret
-from latticeward.crypto.certificate import PROFILES, fingerprint, serial_of
+from latticeward.crypto.certificate import PROFILES
 from latticeward.crypto.certificate_keys import CertificateSigningKey
 from latticeward.crypto.issuing import RESPONDER_LIFETIME, make_responder
-from latticeward.crypto.revocation import DIGEST_NAMES, make_revocation_list, make_status
-from latticeward.lifecycle import KEY
+from latticeward.crypto.revocation import DIGEST_NAMES, HOLD, make_revocation_list, make_status
+from latticeward.lifecycle import KEY, KeyState
 
 LIST_EVERY: Final = timedelta(hours=1)
 LIST_LIFETIME: Final = timedelta(hours=24)
@@ -33,51 +36,34 @@ BATCH: Final = 100
 
 
 def keep_published(*, actor: str = "worker:authority", now: datetime | None = None) -> None:
-    """Renew the responder, the revocation list and the status answers that have fallen due."""
+    """Renew the responder, the revocation lists and the status answers that have fallen due."""
     authority = Authority.objects.first()
     if authority is None:
         return
     now = now or timezone.now()
-    responder = _certificate_of("responder")
-    if responder is None or responder.not_after_at - now < RESPONDER_RENEWAL:
-        _renew_responder(authority, responder, actor, now)
-    newest = RevocationList.objects.order_by("-number").first()
-    if (
-        newest is None
-        or now - newest.issued_at >= LIST_EVERY
-        or Revocation.objects.filter(revoked_at__gt=newest.issued_at).exists()
-    ):
-        _publish_list(0 if newest is None else newest.number, now)
-    _renew_answers(now)
+    issuers = issuers_in_use(now)
+    responder = server_keys("responder").first()
+    if responder is None or responder.not_after_at is None or responder.not_after_at - now < RESPONDER_RENEWAL:
+        responder = renew_responder(actor=actor, now=now)
+    for issuer in issuers:
+        _keep_delegated(responder, issuer, authority, now)
+        _keep_list(issuer, now)
+    _renew_answers(responder, now)
 
 
-def _certificate_of(purpose: str) -> Certificate | None:
-    return Certificate.objects.filter(key__in=server_keys(purpose)).select_related("key").first()
-
-
-def _issuing() -> tuple[Certificate, CertificateSigningKey]:
-    row = _certificate_of("issuing")
-    assert row is not None, "an authority has an issuing certificate"
-    return row, CertificateSigningKey.from_seed(open_secret(row.key), row.key.algorithm)
-
-
-def _renew_responder(authority: Authority, old: Certificate | None, actor: str, now: datetime) -> None:
-    issuing, issuing_key = _issuing()
-    secret = CertificateSigningKey.generate(PROFILES[authority.profile].responder)
-    der = make_responder(
-        secret.public_raw,
-        algorithm=secret.algorithm,
-        issuing=bytes(issuing.der),
-        issuing_key=issuing_key,
-        now=now,
-    )
+def renew_responder(*, actor: str, now: datetime | None = None) -> Key:
+    """Make the next responder key; its certificates follow with the next ``keep_published``."""
+    now = now or timezone.now()
     with transaction.atomic():
+        authority = Authority.objects.select_for_update().get()
+        old = server_keys("responder").first()
         if old is not None:
-            details = {"purpose": "responder", "key_id": old.key.key_id}
+            details = {"purpose": "responder", "key_id": old.key_id}
             apply_transition(
-                old.key, KEY, "supersede", actor=actor, feed=authority.feed, details=details, superseded_at=now
+                old, KEY, "supersede", actor=actor, feed=authority.feed, details=details, superseded_at=now
             )
-        key = keep_key(
+        secret = CertificateSigningKey.generate(PROFILES[authority.profile].responder)
+        return keep_key(
             authority,
             purpose="responder",
             algorithm=secret.algorithm,
@@ -88,81 +74,126 @@ def _renew_responder(authority: Authority, old: Certificate | None, actor: str, 
             now=now,
             actor=actor,
         )
-        Certificate.objects.create(
-            key=key,
-            issuer=issuing,
-            serial=serial_of(der),
-            der=der,
-            fingerprint=fingerprint(der).hex(),
-            not_before_at=now,
-            not_after_at=now + RESPONDER_LIFETIME,
-            created_at=now,
-        )
 
 
-def _publish_list(last_number: int, now: datetime) -> None:
-    issuing, issuing_key = _issuing()
-    living = Certificate.objects.filter(issuer=issuing, not_after_at__gt=now)
+def _keep_delegated(responder: Key, issuer: Certificate, authority: Authority, now: datetime) -> None:
+    """Let this issuer certify the responder key, if it has not."""
+    if Certificate.objects.filter(key=responder, issuer=issuer).exists():
+        return
+    assert responder.not_after_at is not None
+    not_after_at = min(responder.not_after_at, issuer.not_after_at)
+    der = make_responder(
+        bytes(responder.public_key),
+        algorithm=responder.algorithm,
+        issuing=bytes(issuer.der),
+        issuing_key=_signing(issuer.key),
+        now=now,
+        lifetime=not_after_at - now,
+    )
+    keep_certificate(responder, der, issuer=issuer, now=now, not_after_at=not_after_at)
+
+
+def _signing(key: Key) -> CertificateSigningKey:
+    return CertificateSigningKey.from_seed(open_secret(key), key.algorithm)
+
+
+def _keep_list(issuer: Certificate, now: datetime) -> None:
+    newest = RevocationList.objects.filter(issuer=issuer).order_by("-number").first()
+    # Counted before the entries are read: what changes in between makes another list at the next heartbeat.
+    basis = _basis(issuer, now)
+    if newest is not None and now - newest.issued_at < LIST_EVERY and newest.basis == basis:
+        return
+    number = (RevocationList.objects.aggregate(last=Max("number"))["last"] or 0) + 1
+    living = Certificate.objects.filter(issuer=issuer, not_after_at__gt=now)
     der = make_revocation_list(
         revoked_certificates(living).values(),
-        number=last_number + 1,
-        issuing=bytes(issuing.der),
-        issuing_key=issuing_key,
+        number=number,
+        issuing=bytes(issuer.der),
+        issuing_key=_signing(issuer.key),
         now=now,
         next_at=now + LIST_LIFETIME,
     )
     # The number is the primary key: of two heartbeats at once one finds it taken, and its list is not needed.
     RevocationList.objects.bulk_create(
-        [RevocationList(number=last_number + 1, der=der, issued_at=now, next_at=now + LIST_LIFETIME)],
+        [
+            RevocationList(
+                number=number, issuer=issuer, basis=basis, der=der, issued_at=now, next_at=now + LIST_LIFETIME
+            )
+        ],
         ignore_conflicts=True,
     )
-    RevocationList.objects.filter(number__lte=last_number + 1 - LISTS_KEPT).delete()
+    kept = RevocationList.objects.filter(issuer=issuer).order_by("-number")[:LISTS_KEPT]
+    RevocationList.objects.filter(issuer=issuer).exclude(pk__in=[row.pk for row in kept]).delete()
 
 
-def _renew_answers(now: datetime) -> None:
-    fresh = StatusAnswer.objects.filter(certificate=OuterRef("pk"), renew_at__gt=now)
-    told_good = StatusAnswer.objects.filter(certificate=OuterRef("pk"), is_revoked=False)
+def _basis(issuer: Certificate, now: datetime) -> str:
+    living = Certificate.objects.filter(issuer=issuer, not_after_at__gt=now)
+    revoked = living.filter(key__revocation__isnull=False)
+    held = living.filter(key__revocation__isnull=True, key__state=KeyState.SUSPENDED)
+    counts = (
+        revoked.aggregate(count=Count("pk"), last=Max("key__revocation__revoked_at")),
+        held.aggregate(count=Count("pk"), last=Max("key__suspended_at")),
+    )
+    return "; ".join(f"{row['count']} until {row['last']}" for row in counts)
+
+
+def _renew_answers(responder: Key, now: datetime) -> None:
+    answers = StatusAnswer.objects.filter(certificate=OuterRef("pk"))
+    present = Case(
+        When(key__revocation__isnull=False, then=F("key__revocation__reason")),
+        When(key__state=KeyState.SUSPENDED, then=Value(HOLD)),
+        default=Value(""),
+        output_field=TextField(),
+    )
     due = (
         Certificate.objects.filter(key__owner=Owner.DEVICE, not_after_at__gt=now)
-        .annotate(answers=Count("status_answers"))
+        .annotate(answers=Count("status_answers"), present=present)
         .filter(
-            Q(answers__lt=len(DIGEST_NAMES)) | ~Exists(fresh) | (Q(key__revocation__isnull=False) & Exists(told_good))
+            Q(answers__lt=len(DIGEST_NAMES))
+            | ~Exists(answers.filter(renew_at__gt=now))
+            | Exists(answers.exclude(told=OuterRef("present")))
         )
+        .select_related("issuer")
         .order_by("created_at")[:BATCH]
     )
     certificates = list(due)
-    responder = _certificate_of("responder")
-    if not certificates or responder is None:
+    if not certificates:
         return
-    issuing, _ = _issuing()
-    responder_key = CertificateSigningKey.from_seed(open_secret(responder.key), responder.key.algorithm)
+    delegated = {row.issuer_id: row for row in Certificate.objects.filter(key=responder)}
+    responder_key = _signing(responder)
     revoked = revoked_certificates(Certificate.objects.filter(pk__in=[row.pk for row in certificates]))
-    # No answer outlives the certificate of the responder that signed it.
-    next_at = min(now + STATUS_LIFETIME, responder.not_after_at)
-    answers = [
-        StatusAnswer(
-            certificate=row,
-            digest_name=digest_name,
-            der=make_status(
-                bytes(row.der),
-                revoked=revoked.get(row.serial),
+    made = []
+    for row in certificates:
+        # Only an issuer out of use has no delegate, and then every certificate of it has ended.
+        if row.issuer is None or (delegate := delegated.get(row.issuer_id)) is None:
+            continue
+        entry = revoked.get(row.serial)
+        # No answer outlives the certificate of the responder that signed it.
+        next_at = min(now + STATUS_LIFETIME, delegate.not_after_at)
+        made += [
+            StatusAnswer(
+                certificate=row,
                 digest_name=digest_name,
-                issuing=bytes(issuing.der),
-                responder=bytes(responder.der),
-                responder_key=responder_key,
-                now=now,
+                der=make_status(
+                    bytes(row.der),
+                    revoked=entry,
+                    digest_name=digest_name,
+                    issuing=bytes(row.issuer.der),
+                    responder=bytes(delegate.der),
+                    responder_key=responder_key,
+                    now=now,
+                    next_at=next_at,
+                ),
+                told=entry.reason if entry else "",
+                made_at=now,
+                renew_at=min(now + STATUS_LIFETIME / 2, next_at),
                 next_at=next_at,
-            ),
-            is_revoked=row.serial in revoked,
-            renew_at=now + STATUS_LIFETIME / 2,
-            next_at=next_at,
-        )
-        for row in certificates
-        for digest_name in DIGEST_NAMES
-    ]
+            )
+            for digest_name in DIGEST_NAMES
+        ]
     StatusAnswer.objects.bulk_create(
-        answers,
+        made,
         update_conflicts=True,
         unique_fields=["certificate", "digest_name"],
-        update_fields=["der", "is_revoked", "renew_at", "next_at"],
+        update_fields=["der", "told", "made_at", "renew_at", "next_at"],
     )

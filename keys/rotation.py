@@ -14,10 +14,10 @@ from controlplane.audit.services import record
 from controlplane.transitions import apply_transition
 from keys import vault
 from keys.models import Authority, Certificate, Key, Owner, Statement, StatementKind
-from keys.selectors import server_keys
+from keys.selectors import issuers_in_use, server_keys
 from keys.services import forget_loaded_keys, open_secret, sign_with
 from latticeward import canonical
-from latticeward.crypto.certificate import PROFILES
+from latticeward.crypto.certificate import PROFILES, fingerprint, serial_of
 from latticeward.crypto.keys import CompositeSigningKey, CompositeVerifyKey
 from latticeward.crypto.signing import Purpose, parse_signed_message
 from latticeward.errors import StateError
@@ -36,6 +36,8 @@ ANCHORED: Final = (
     Purpose.EXPORT,
 )
 SERVER_KEY_LIFETIME: Final = timedelta(days=731)
+# Seven purposes and a limit of 64 keys a statement (latticeward/trust.py).
+_NAMED_KEYS: Final = 9
 TRUST_LIFETIME: Final = timedelta(days=365)
 TRUST_RENEWAL: Final = timedelta(days=60)
 RECEIPT_LIFETIME: Final = timedelta(hours=24)
@@ -195,23 +197,45 @@ def _rotate(purpose: Purpose, lifetime: timedelta, actor: str) -> Key:
 
 
 def _purpose_keys() -> Iterator[PurposeKey]:
-    """Every key that the anchor vouches for: those in use, and those whose signatures from before still count."""
-    rows = Key.objects.filter(
-        owner=Owner.AUTHORITY, purpose__in=ANCHORED, state__in=(KeyState.ACTIVE, KeyState.DEACTIVATED)
-    )
-    for row in rows.order_by("purpose", "not_before_at"):
-        assert row.not_before_at is not None and row.not_after_at is not None
-        yield PurposeKey(
-            purpose=Purpose(row.purpose),
-            key=CompositeVerifyKey.from_raw(bytes(row.public_key), row.algorithm),
-            not_before=to_unix_milliseconds(row.not_before_at),
-            not_after=to_unix_milliseconds(row.not_after_at),
-        )
+    """Every key that the anchor vouches for: those in use, and those whose signatures from before still count.
+
+    A key whose secret was destroyed still verifies; a compromised one is not named any more. A statement names a
+    bounded number of keys, so of each purpose the newest stand in it.
+    """
+    states = (KeyState.ACTIVE, KeyState.DEACTIVATED, KeyState.DESTROYED)
+    for purpose in ANCHORED:
+        rows = Key.objects.filter(owner=Owner.AUTHORITY, purpose=purpose, state__in=states, revocation__isnull=True)
+        for row in rows.order_by("-not_before_at")[:_NAMED_KEYS]:
+            assert row.not_before_at is not None and row.not_after_at is not None
+            yield PurposeKey(
+                purpose=purpose,
+                key=CompositeVerifyKey.from_raw(bytes(row.public_key), row.algorithm),
+                not_before=to_unix_milliseconds(row.not_before_at),
+                not_after=to_unix_milliseconds(row.not_after_at),
+            )
 
 
 def _trusted_certificates() -> Iterator[bytes]:
-    for purpose in ("issuing", "root"):
-        yield bytes(Certificate.objects.get(key__in=server_keys(purpose)).der)
+    """The issuing authorities that answer for certificates, the present one first, and the root last."""
+    for issuer in issuers_in_use(timezone.now()):
+        yield bytes(issuer.der)
+    yield bytes(Certificate.objects.get(key__in=server_keys("root")).der)
+
+
+def keep_certificate(
+    key: Key, der: bytes, *, issuer: Certificate | None, now: datetime, not_after_at: datetime
+) -> Certificate:
+    """Write down a certificate of one of the authority's own keys."""
+    return Certificate.objects.create(
+        key=key,
+        issuer=issuer,
+        serial=serial_of(der),
+        der=der,
+        fingerprint=fingerprint(der).hex(),
+        not_before_at=now,
+        not_after_at=not_after_at,
+        created_at=now,
+    )
 
 
 def keep_key(

@@ -1,12 +1,13 @@
 """Reads about keys: what the server signs with, what it hands out as trust, what it knows of a subject's keys."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
 from typing import Final
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from keys.models import Certificate, Key, Owner, RevocationList, Statement, StatementKind, StatusAnswer
@@ -16,7 +17,7 @@ from latticeward.crypto.keys import (
     CompositeVerifyKey,
     EncapsulationKey,
 )
-from latticeward.crypto.revocation import RevokedCertificate, StatusQuestion, require_about
+from latticeward.crypto.revocation import HOLD, RevokedCertificate, StatusQuestion, require_about
 from latticeward.crypto.signing import Purpose, parse_signed_message
 from latticeward.device_keys import DevicePublicKeys
 from latticeward.errors import CustodyError, NotFoundError
@@ -118,8 +119,26 @@ def public_keys_of(rows: Mapping[str, Key]) -> DevicePublicKeys:
 
 def certificate_ends(subject_ids: list[str]) -> dict[str, datetime]:
     """For each subject, when its newest certificate ends; one query for a whole fleet."""
-    rows = Certificate.objects.filter(key__subject_id__in=subject_ids, key__owner=Owner.DEVICE)
+    rows = _identities().filter(key__subject_id__in=subject_ids)
     return dict(rows.order_by("created_at").values_list("key__subject_id", "not_after_at"))
+
+
+def _identities() -> QuerySet[Certificate]:
+    """The certificates with which devices authenticate; a device may have others, for other tools."""
+    return Certificate.objects.filter(key__owner=Owner.DEVICE, key__purpose="authentication")
+
+
+def issuers_in_use(now: datetime) -> list[Certificate]:
+    """The issuing authorities that still answer for something, the present one first, at most three.
+
+    One that was superseded stays until the last device certificate that it signed has ended; until then it signs what
+    is said about them, and nothing else.
+    """
+    living = Certificate.objects.filter(issuer=OuterRef("pk"), not_after_at__gt=now, key__owner=Owner.DEVICE)
+    rows = Certificate.objects.filter(key__owner=Owner.AUTHORITY, key__purpose="issuing").filter(
+        Q(key__state=KeyState.ACTIVE) | (Q(key__state=KeyState.DEACTIVATED, not_after_at__gt=now) & Exists(living))
+    )
+    return list(rows.select_related("key", "issuer").order_by("-not_before_at"))
 
 
 def device_statement(subject_id: str, *, epoch: int) -> bytes:
@@ -140,7 +159,7 @@ def certificate_of_epoch(subject_id: str, *, epoch: int) -> Certificate:
     Raises:
         NotFoundError: none was made.
     """
-    rows = Certificate.objects.filter(key__subject_id=subject_id, key__owner=Owner.DEVICE, key__epoch=epoch)
+    rows = _identities().filter(key__subject_id=subject_id, key__epoch=epoch)
     found = rows.select_related("issuer", "key").order_by("-created_at").first()
     if found is None:
         raise NotFoundError(f"device {subject_id} has no certificate of epoch {epoch}")
@@ -169,33 +188,52 @@ def read_statement(subject_id: str, *, epoch: int) -> KeyStatement:
 
 
 def revoked_certificates(certificates: QuerySet[Certificate]) -> dict[str, RevokedCertificate]:
-    """Of some certificates those that are revoked, by serial."""
-    rows = certificates.filter(key__revocation__isnull=False).select_related("key__revocation")
-    return {
-        row.serial: RevokedCertificate(
+    """Of some certificates those that are revoked or on hold, by serial; a revocation stands over a hold."""
+    rows = certificates.filter(Q(key__revocation__isnull=False) | Q(key__state=KeyState.SUSPENDED))
+    found = {}
+    for row in rows.select_related("key__revocation"):
+        revocation = getattr(row.key, "revocation", None)
+        found[row.serial] = RevokedCertificate(
             serial=row.serial,
-            reason=row.key.revocation.reason,
-            revoked_at=row.key.revocation.revoked_at,
-            invalid_from=row.key.revocation.invalid_from,
+            reason=revocation.reason if revocation else HOLD,
+            # A key that was suspended before the time was kept is on hold since it became known.
+            revoked_at=revocation.revoked_at if revocation else row.key.suspended_at or row.not_before_at,
+            invalid_from=revocation.invalid_from if revocation else None,
         )
-        for row in rows
-    }
+    return found
 
 
-def newest_revocation_list() -> bytes:
-    """The X.509 revocation list, DER.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """Something that was signed ahead of its use: DER, when it was made, and until when it may be used."""
+
+    der: bytes
+    made_at: datetime
+    next_at: datetime
+
+
+def newest_revocation_list(issuer: str | None = None) -> Published:
+    """The newest X.509 revocation list.
+
+    Args:
+        issuer: the name of the list of one issuing authority (``list_name``); None for the present one's.
 
     Raises:
-        NotFoundError: none has been signed yet.
+        NotFoundError: none has been signed yet, or nobody has this name.
     """
-    row = RevocationList.objects.order_by("-number").first()
+    rows = RevocationList.objects.order_by("-number")
+    if issuer is None:
+        rows = rows.filter(issuer__key__in=server_keys("issuing"))
+    else:
+        rows = rows.filter(issuer__fingerprint__startswith=issuer) if len(issuer) == 16 else rows.none()
+    row = rows.first()
     if row is None:
-        raise NotFoundError("no revocation list has been signed yet")
-    return bytes(row.der)
+        raise NotFoundError("no such revocation list has been signed yet")
+    return Published(der=bytes(row.der), made_at=row.issued_at, next_at=row.next_at)
 
 
-def status_answer(question: StatusQuestion) -> bytes:
-    """The OCSP answer to a question, DER.
+def status_answer(question: StatusQuestion) -> Published:
+    """The OCSP answer to a question.
 
     Raises:
         NotFoundError: nothing is known about this certificate, or its answer has run out.
@@ -207,7 +245,7 @@ def status_answer(question: StatusQuestion) -> bytes:
     if row is None:
         raise NotFoundError(f"there is no status of certificate {question.serial}")
     require_about(question, bytes(row.der))
-    return bytes(row.der)
+    return Published(der=bytes(row.der), made_at=row.made_at, next_at=row.next_at)
 
 
 def key_standing(key: Key) -> KeyStanding:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -190,12 +190,14 @@ def require_certifiable(keys: DevicePublicKeys) -> None:
 
 def suspend_keys(*, subject_id: str, actor: str, feed: str) -> None:
     """Suspend a subject's active keys, until they are reinstated."""
-    _move(Key.objects.filter(subject_id=subject_id, state=KeyState.ACTIVE), "suspend", actor=actor, feed=feed)
+    active = Key.objects.filter(subject_id=subject_id, state=KeyState.ACTIVE)
+    _move(active, "suspend", actor=actor, feed=feed, suspended_at=timezone.now())
 
 
 def reinstate_keys(*, subject_id: str, actor: str, feed: str) -> None:
     """Make a subject's suspended keys active again."""
-    _move(Key.objects.filter(subject_id=subject_id, state=KeyState.SUSPENDED), "reinstate", actor=actor, feed=feed)
+    suspended = Key.objects.filter(subject_id=subject_id, state=KeyState.SUSPENDED)
+    _move(suspended, "reinstate", actor=actor, feed=feed, suspended_at=None)
 
 
 def retire_waiting_keys(*, subject_id: str, actor: str, feed: str) -> None:
@@ -238,10 +240,12 @@ def revoke_keys(
         )
 
 
-def _move(rows: Iterable[Key], event: str, *, actor: str, feed: str, reason: str | None = None) -> None:
+def _move(
+    rows: Iterable[Key], event: str, *, actor: str, feed: str, reason: str | None = None, **columns: Any
+) -> None:
     with transaction.atomic():
         for row in rows:
             details = {"purpose": row.purpose, "key_id": row.key_id, "epoch": row.epoch, "subject": row.subject_id}
             if reason is not None:
                 details["reason"] = str(reason)
-            apply_transition(row, KEY, event, actor=actor, feed=feed, details=details)
+            apply_transition(row, KEY, event, actor=actor, feed=feed, details=details, **columns)

@@ -2,13 +2,19 @@
 
 from celery import shared_task
 
-from keys import ledger, publication, rotation
+from keys import ledger, publication, renewal, rotation
 
 
 @shared_task(queue="authority")
 def keep_authority_current() -> None:
     """A new receipt key before the old one ends; a trust statement for a new address or year."""
     rotation.keep_current()
+
+
+@shared_task(queue="authority")
+def renew_server_keys() -> None:
+    """Renew the server's own keys that have come near their end, the issuing authority included."""
+    renewal.keep_renewed()
 
 
 @shared_task(queue="authority")

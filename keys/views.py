@@ -2,18 +2,22 @@
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.cache import get_conditional_response
+from django.utils.http import http_date, quote_etag
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_POST, require_safe
 
 from controlplane.addresses import client_address
 from controlplane.errors import problem_response
 from controlplane.throttles import Limit, spend_by_address
-from keys.selectors import newest_revocation_list, status_answer, trust_document
+from keys.selectors import Published, newest_revocation_list, status_answer, trust_document
 from latticeward.crypto.revocation import malformed_answer, parse_status_question, unauthorized_answer
 from latticeward.errors import (
     CertificateNotValidError,
@@ -23,7 +27,10 @@ from latticeward.errors import (
     ThrottledError,
 )
 
-_OCSP_TYPE = "application/ocsp-response"
+_OCSP_TYPE: Final = "application/ocsp-response"
+_LIST_TYPE: Final = "application/pkix-crl"
+# How long a proxy may go on telling what was true before a revocation.
+_FRESH_SECONDS: Final = 300
 
 
 def counted(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
@@ -52,15 +59,15 @@ def trust(request: HttpRequest) -> HttpResponse:
     return HttpResponse(document, content_type="application/cbor", headers={"Cache-Control": "no-cache"})
 
 
-@require_GET
+@require_safe
 @counted
-def revocation_list(request: HttpRequest) -> HttpResponse:
-    """The newest X.509 revocation list, DER."""
+def revocation_list(request: HttpRequest, issuer: str | None = None) -> HttpResponse:
+    """The newest X.509 revocation list of one issuing authority, or of the present one, DER."""
     try:
-        der = newest_revocation_list()
+        published = newest_revocation_list(issuer)
     except LatticewardError as error:
         return problem_response(error)
-    return HttpResponse(der, content_type="application/pkix-crl", headers={"Cache-Control": "max-age=60"})
+    return _cacheable(request, published, _LIST_TYPE)
 
 
 @csrf_exempt
@@ -68,25 +75,56 @@ def revocation_list(request: HttpRequest) -> HttpResponse:
 @counted
 def ocsp(request: HttpRequest) -> HttpResponse:
     """The status of one certificate (RFC 6960); the answer was signed ahead of the question."""
-    return _status(request.body)
+    return _status(request, request.body)
 
 
-@require_GET
+@require_safe
 @counted
 def ocsp_by_address(request: HttpRequest, question: str) -> HttpResponse:
     """The same with the question in the address, base64."""
     try:
-        return _status(base64.b64decode(question, validate=True))
+        return _status(request, base64.b64decode(question, validate=True))
     except binascii.Error:
-        return HttpResponse(malformed_answer(), content_type=_OCSP_TYPE)
+        return _refusal(malformed_answer())
 
 
-def _status(raw: bytes) -> HttpResponse:
+def _status(request: HttpRequest, raw: bytes) -> HttpResponse:
     # RFC 6960 has its own refusals, with HTTP status 200.
     try:
-        answer = status_answer(parse_status_question(raw))
+        return _cacheable(request, status_answer(parse_status_question(raw)), _OCSP_TYPE)
     except MalformedMessageError:
-        answer = malformed_answer()
+        return _refusal(malformed_answer())
     except (NotFoundError, CertificateNotValidError):
-        answer = unauthorized_answer()
-    return HttpResponse(answer, content_type=_OCSP_TYPE)
+        return _refusal(unauthorized_answer())
+
+
+def _refusal(answer: bytes) -> HttpResponse:
+    # RFC 5019, section 6: an answer without a status must not be kept, since the next question may have one.
+    return HttpResponse(answer, content_type=_OCSP_TYPE, headers={"Cache-Control": "no-cache"})
+
+
+def _cacheable(request: HttpRequest, published: Published, content_type: str) -> HttpResponse:
+    """An answer with the caching headers of RFC 5019, section 6.2, or 304 when the asker has it already.
+
+    ``Expires`` is the end of the signed content; ``max-age`` is what this server asks of caches, and much shorter, so
+    that a revocation reaches those who ask through a proxy. Conditions are for GET and HEAD: a POST here selects no
+    stored representation (RFC 9110, section 13.2.1).
+    """
+    made = int(published.made_at.timestamp())
+    etag = quote_etag(hashlib.sha256(published.der).hexdigest())
+    left = int((published.next_at - timezone.now()).total_seconds())
+    response = HttpResponse(
+        published.der,
+        content_type=content_type,
+        headers={
+            "Cache-Control": f"max-age={max(0, min(_FRESH_SECONDS, left))}, public, no-transform, must-revalidate",
+            "Last-Modified": http_date(made),
+            "Expires": http_date(int(published.next_at.timestamp())),
+            "ETag": etag,
+        },
+    )
+    if request.method == "POST":
+        return response
+    answer = get_conditional_response(request, etag=etag, last_modified=made, response=response)
+    assert isinstance(answer, HttpResponse)
+    return answer

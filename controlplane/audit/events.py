@@ -70,6 +70,7 @@ EVENTS: Final[dict[str, str]] = {
     "renewal.conflicted": "Two renewals came from one key: the device was suspended",
     # keys
     "authority.initialised": "The authority's keys were made",
+    "authority.reissued": "A new issuing authority was signed; the old one stands beside it for a while",
     "key.generated": "A key was made or registered",
     "key.activated": "A key became active",
     "key.rotated": "A key was superseded by a newer one",

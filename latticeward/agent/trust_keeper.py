@@ -1,8 +1,13 @@
-"""The agent's trust store: fetched, believed against the pinned anchor, written down, renewed before it is missed."""
+"""The agent's trust store: fetched, believed against the pinned anchor, written down, renewed before it is missed.
+
+A statement lives for a year, but is asked for again every few hours, so that a key that the server took out of use is
+not believed much longer, and a new one is known before it signs. While the statement at hand holds, an answer that
+does not come or cannot be believed changes nothing.
+"""
 
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +21,7 @@ from latticeward.trust import TrustStore
 logger = logging.getLogger(__name__)
 
 TRUST_FILE: Final = "trust.cbor"
+REFRESH_EVERY: Final = timedelta(hours=6)
 
 
 class TrustKeeper:
@@ -40,6 +46,7 @@ class TrustKeeper:
         self._transport = transport
         self._clock = clock
         self._store = self._stored()
+        self._asked_at = clock()
 
     def current(self) -> TrustStore:
         """The store for now; fetched if there is none that is current.
@@ -53,11 +60,20 @@ class TrustKeeper:
                 self._store = self._store.at(self._clock())
             except LatticewardError:
                 self._store = None
-        return self._store or self.refresh()
+        if self._store is None:
+            return self.refresh()
+        if self._clock() - self._asked_at >= REFRESH_EVERY:
+            self._asked_at = self._clock()
+            try:
+                return self.refresh()
+            except LatticewardError as error:
+                logger.warning("the trust statement could not be renewed (%s); the one at hand still holds", error)
+        return self._store
 
     def refresh(self) -> TrustStore:
         """Fetch the bundle again; receipt keys live a day, so a receipt may know one that we do not."""
         raw = self._transport.trust()
+        self._asked_at = self._clock()
         store = self._believe(raw)
         write_atomically(self._file, raw)
         if store.sequence != self._state.trust_sequence:

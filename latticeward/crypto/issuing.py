@@ -17,6 +17,7 @@ from latticeward.crypto.certificate import (
     DeviceNames,
     common_name_of,
     federation_domain,
+    fingerprint,
     key_usage,
     load_certificate,
 )
@@ -26,8 +27,9 @@ ROOT_LIFETIME: Final = timedelta(days=3652)
 ISSUING_LIFETIME: Final = timedelta(days=1096)
 RESPONDER_LIFETIME: Final = timedelta(days=30)
 DEVICE_LIFETIME: Final = timedelta(days=90)
-# Where the server hands out what is said about certificates; both stand in every certificate that it issues.
-REVOCATION_LIST_PATH: Final = "/api/v1/revocations.crl"
+# Where the server hands out what is said about certificates; both stand in every certificate that it issues. Each
+# issuing authority has a list of its own, since a list speaks about the certificates of its signer only.
+REVOCATION_LIST_PATH: Final = "/api/v1/revocations/{issuer}.crl"
 STATUS_PATH: Final = "/api/v1/ocsp"
 # A device whose clock runs a little behind must not find its new certificate "not yet valid".
 BACKDATE: Final = timedelta(minutes=5)
@@ -60,6 +62,7 @@ def make_issuing(
     root: bytes,
     root_key: CertificateSigningKey,
     now: datetime,
+    generation: int = 1,
 ) -> bytes:
     """The issuing authority of one federation: signs devices only, and only below its domain.
 
@@ -69,14 +72,17 @@ def make_issuing(
         federation: slug.
         root: DER of the root.
         root_key: the root's private key.
-        now: aware UTC.
+        now: aware UTC; never beyond the root's own end.
+        generation: 1 for the first; a later one has another name, because tools look an issuer up by its name.
 
     Returns:
         DER.
     """
-    issuer = load_certificate(root).subject
-    subject = common_name_of(f"Latticeward issuing authority of {federation}")
-    builder = _builder(subject, issuer, public_raw, algorithm, now, ISSUING_LIFETIME)
+    above = load_certificate(root)
+    name = f"Latticeward issuing authority of {federation}"
+    subject = common_name_of(name if generation == 1 else f"{name}, {generation}")
+    lifetime = min(ISSUING_LIFETIME, above.not_valid_after_utc - now)
+    builder = _builder(subject, above.subject, public_raw, algorithm, now, lifetime)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(key_usage(authority=True), critical=True)
     permitted = [x509.DNSName(federation_domain(federation))]
@@ -87,16 +93,23 @@ def make_issuing(
 
 
 def make_responder(
-    public_raw: bytes, *, algorithm: str, issuing: bytes, issuing_key: CertificateSigningKey, now: datetime
+    public_raw: bytes,
+    *,
+    algorithm: str,
+    issuing: bytes,
+    issuing_key: CertificateSigningKey,
+    now: datetime,
+    lifetime: timedelta = RESPONDER_LIFETIME,
 ) -> bytes:
-    """The delegated OCSP responder: 30 days, never itself asked about (no-check). Returns DER.
+    """The delegated OCSP responder: 30 days or less, never itself asked about (no-check). Returns DER.
 
     It is signed by the issuing authority, whose certificates it speaks about: RFC 6960 accepts a delegate
     only from the very authority that issued the certificate in question.
     """
     subject = common_name_of("Latticeward status responder")
-    issuer = load_certificate(issuing).subject
-    builder = _builder(subject, issuer, public_raw, algorithm, now, RESPONDER_LIFETIME)
+    issuer = load_certificate(issuing)
+    lifetime = min(lifetime, issuer.not_valid_after_utc - now)
+    builder = _builder(subject, issuer.subject, public_raw, algorithm, now, lifetime)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(key_usage(authority=False), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING]), critical=True)
@@ -147,10 +160,16 @@ def issue_device(
     alternative = x509.SubjectAlternativeName([x509.DNSName(names.dns_name), x509.UniformResourceIdentifier(names.uri)])
     builder = builder.add_extension(alternative, critical=False)
     if public_url:
-        builder = builder.add_extension(_list_place(public_url + REVOCATION_LIST_PATH), critical=False)
+        place = REVOCATION_LIST_PATH.format(issuer=list_name(issuing))
+        builder = builder.add_extension(_list_place(public_url + place), critical=False)
         builder = builder.add_extension(_status_place(public_url + STATUS_PATH), critical=False)
     builder = _with_key_ids(builder, public_raw, algorithm, issuing_key)
     return _finish(builder, issuing_key)
+
+
+def list_name(issuing: bytes) -> str:
+    """Under which name an issuing authority's revocation list is served: 16 hexadecimal digits of its fingerprint."""
+    return fingerprint(issuing).hex()[:16]
 
 
 def _builder(

@@ -22,6 +22,7 @@ from latticeward.errors import CertificateNotValidError, MalformedMessageError
 _REQUEST_LIMIT_BYTES: Final = 4_096
 _LIST_LIMIT_BYTES: Final = 16 * 1024 * 1024
 
+HOLD: Final = "certificate_hold"
 REASONS: Final[Mapping[str, x509.ReasonFlags]] = {
     "unspecified": x509.ReasonFlags.unspecified,
     "key_compromise": x509.ReasonFlags.key_compromise,
@@ -29,6 +30,7 @@ REASONS: Final[Mapping[str, x509.ReasonFlags]] = {
     "superseded": x509.ReasonFlags.superseded,
     "cessation_of_operation": x509.ReasonFlags.cessation_of_operation,
     "privilege_withdrawn": x509.ReasonFlags.privilege_withdrawn,
+    HOLD: x509.ReasonFlags.certificate_hold,
 }
 # Clients still identify certificates by SHA-1 of the issuer's name and key; as an index, not as a protection.
 _DIGESTS: Final[Mapping[str, type[hashes.SHA1] | type[hashes.SHA256]]] = {

@@ -1,6 +1,7 @@
 """What other people's tools can ask: the revocation list and the status of a certificate, kept current."""
 
 import base64
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -159,4 +160,7 @@ def test_the_list_is_served_and_named_in_every_certificate(site: Site, client: C
     leaf = x509.load_der_x509_certificate(bytes(leaf_of(machine).der))
     (place,) = leaf.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
     (name,) = place.full_name or []
-    assert name.value == "http://127.0.0.1:8750/api/v1/revocations.crl"
+    path = name.value.removeprefix("http://127.0.0.1:8750")
+    assert re.fullmatch(r"/api/v1/revocations/[0-9a-f]{16}\.crl", path)
+    assert client.get(path).content == answer.content
+    assert client.get(path.replace(".crl", "0.crl")).status_code == 404

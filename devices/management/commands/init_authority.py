@@ -3,7 +3,6 @@
 It stands here and not in ``keys`` because an authority speaks for a federation, and ``keys`` does not know devices.
 """
 
-import getpass
 import os
 from argparse import ArgumentParser
 from pathlib import Path
@@ -13,7 +12,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from devices.services import found_federation
-from keys import offline, vault
+from keys import offline, passphrases, vault
 from keys.selectors import trust_anchor
 from latticeward.errors import LatticewardError
 
@@ -37,11 +36,11 @@ class Command(BaseCommand):
                 self._export(options["export_offline"])
             elif options["remove_offline"]:
                 file = options["remove_offline"].read_bytes()
-                offline.remove_offline(file=file, passphrase=_passphrase(), actor="system")
+                offline.remove_offline(file=file, passphrase=passphrases.ask(), actor="system")
                 self.stdout.write("Root and trust anchor are out of service. Keep the file and its passphrase apart.")
             elif options["restore_offline"]:
                 file = options["restore_offline"].read_bytes()
-                offline.restore_offline(file=file, passphrase=_passphrase(), actor="system")
+                offline.restore_offline(file=file, passphrase=passphrases.ask(), actor="system")
                 self.stdout.write("Root and trust anchor are back. Remove them again after the ceremony.")
             else:
                 self._found(options["federation"], options["name"])
@@ -60,19 +59,8 @@ class Command(BaseCommand):
         self.stdout.write(f"Fingerprint of the trust anchor: {trust_anchor().key.fingerprint}")
 
     def _export(self, path: Path) -> None:
-        locked = offline.export_offline(passphrase=_passphrase(twice=True), actor="system")
+        locked = offline.export_offline(passphrase=passphrases.ask(twice=True), actor="system")
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(locked)
         self.stdout.write(f"Root and trust anchor are in {path}. Check that it opens: --remove-offline needs it.")
-
-
-def _passphrase(*, twice: bool = False) -> str:
-    """From a file that ``LATTICEWARD_PASSPHRASE_FILE`` names, or typed; never from an argument, which others see."""
-    path = os.environ.get("LATTICEWARD_PASSPHRASE_FILE")
-    if path:
-        return Path(path).read_text(encoding="utf-8").strip()
-    typed = getpass.getpass("Passphrase: ")
-    if twice and getpass.getpass("Again: ") != typed:
-        raise CommandError("The two passphrases differ; nothing was written.")
-    return typed
