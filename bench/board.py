@@ -13,6 +13,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from latticeward.updates.metrics import METRICS
+
 SITE_NAMES: Final[Mapping[str, str]] = {
     "cleveland": "Cleveland",
     "hungary": "Hungary",
@@ -22,6 +24,10 @@ SITE_NAMES: Final[Mapping[str, str]] = {
     "svhc": "SVHC",
     "stmw": "STMW",
     "other": "Other sites",
+    "harbour-clinic": "Harbour Clinic",
+    "meadow-clinic": "Meadow Clinic",
+    "hill-clinic": "Hill Clinic",
+    "river-clinic": "River Clinic",
 }
 # Word and shape, so that colour only repeats what is said.
 _STATES: Final = {
@@ -164,7 +170,7 @@ def _metric_line(scene: Scene) -> Text:
         return Text("no model measured yet")
     # From chance to perfect: a scale that does not move while one looks at it.
     bars = "".join(_BARS[min(7, max(0, int((value - 0.5) / 0.5 * 8)))] for value in values[-40:])
-    return Text(f"pooled {scene.training['metric']} (binned)  {bars}  {values[-1]:.3f}")
+    return Text(f"pooled {METRICS[scene.training['metric']].title}  {bars}  {values[-1]:.3f}")
 
 
 def _round_line(row: Mapping[str, Any], scene: Scene) -> str:

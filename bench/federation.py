@@ -1,6 +1,6 @@
 """FedAvg of a job through the real codec (clip, encode, sum, decode), beside the same in plain floats.
 
-No keys, no envelopes, no server: it answers what the fixed-point ring and the clipping cost in AUC.
+No keys, no envelopes, no server: it answers what the fixed-point ring and the clipping cost in the job's metric.
 """
 
 import importlib.util
@@ -31,13 +31,13 @@ class FederatedRun:
 
     Attributes:
         vectors: the model after each round, float32, shape (d,).
-        binned: the pooled binned AUC of each round's base model, as the server sees it.
+        measured: the pooled metric of each round's base model, as the server sees it (AUCs are binned).
         clipped, saturated: updates that were clipped, coordinates that were held at the ring's bound.
         updates: how many there were.
     """
 
     vectors: list[FloatVector]
-    binned: list[float | None]
+    measured: list[float | None]
     clipped: int
     saturated: int
     updates: int
@@ -65,7 +65,7 @@ def run_federation(job_name: str, *, rounds: int, through_ring: bool, seed: int 
     sites = [job.load_site(site) for site in job.sites]
     vector, state = initial_vector(job.layout, job.initial), OptimiserState()
     vectors: list[FloatVector] = []
-    binned: list[float | None] = []
+    measured: list[float | None] = []
     clipped = saturated = 0
     for number in range(rounds):
         ring_sum = codec.empty_sum()
@@ -81,14 +81,14 @@ def run_federation(job_name: str, *, rounds: int, through_ring: bool, seed: int 
             share = min(examples, codec.weight_cap)
             weighted, weights = weighted + share * trained.astype(np.float64), weights + share
         decoded = codec.decode_sum(ring_sum)
-        binned.append(metric.summarise(decoded.metric_counts).value)
+        measured.append(metric.summarise(decoded.metric_counts).value)
         mean = decoded.mean.astype(np.float64) if through_ring else weighted / weights
         moved, state = server_step(vector.astype(np.float64), mean, state, plan["server_optimiser"])
         vector = moved.astype(np.float32)
         vectors.append(vector)
     return FederatedRun(
         vectors=vectors,
-        binned=binned,
+        measured=measured,
         clipped=clipped,
         saturated=saturated,
         updates=rounds * len(sites),
@@ -96,25 +96,25 @@ def run_federation(job_name: str, *, rounds: int, through_ring: bool, seed: int 
 
 
 def run() -> Iterator[dict[str, Any]]:
-    """Rows of both jobs by round; a job whose framework is not installed is left out."""
+    """Rows of all jobs by round; a job whose framework is not installed is left out."""
     for name, job in JOBS.items():
         if job.needs_torch and importlib.util.find_spec("torch") is None:
             print(f"   PyTorch is not installed: {name} is left out", file=sys.stderr)
             continue
-        rounds = job.default_plan["rounds"]
+        rounds, unit = job.default_plan["rounds"], job.metric
         started = time.perf_counter()
         ring = run_federation(name, rounds=rounds, through_ring=True)
         yield _row(f"{name}_seconds", time.perf_counter() - started, "s")
         plain = run_federation(name, rounds=rounds, through_ring=False)
         for number, (by_ring, by_float) in enumerate(zip(ring.vectors, plain.vectors, strict=True), start=1):
-            yield _row(f"{name}_auc_ring_{number:02d}", evaluate_vector(name, by_ring)["pooled"], "auc")
-            yield _row(f"{name}_auc_float_{number:02d}", evaluate_vector(name, by_float)["pooled"], "auc")
+            yield _row(f"{name}_{unit}_ring_{number:02d}", evaluate_vector(name, by_ring)["pooled"], unit)
+            yield _row(f"{name}_{unit}_float_{number:02d}", evaluate_vector(name, by_float)["pooled"], unit)
         yield _row(f"{name}_clipped", ring.clipped / ring.updates, "share")
         yield _row(f"{name}_saturated", ring.saturated, "coordinates")
         references = reference_results(name)
-        yield _row(f"{name}_auc_central", references["central"], "auc")
+        yield _row(f"{name}_{unit}_central", references["central"], unit)
         for site, value in references["single"].items():
-            yield _row(f"{name}_auc_alone_{site}", value, "auc")
+            yield _row(f"{name}_{unit}_alone_{site}", value, unit)
 
 
 def _row(metric: str, value: float, unit: str) -> dict[str, Any]:

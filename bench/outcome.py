@@ -11,6 +11,7 @@ from rich.table import Table
 
 from bench.board import Scene, name_of
 from bench.references import evaluate_vector, reference_results
+from latticeward.jobs import JOB_SPECS
 from latticeward.updates.tensors import FloatVector
 
 
@@ -27,7 +28,7 @@ def newest_model(home: Path, *, training: str) -> tuple[int, FloatVector] | None
 
 def compare(job: str, vector: FloatVector) -> dict[str, Any]:
     """Exact figures of the final model and of the references, on the same test rows."""
-    return {"metric": "auc", **evaluate_vector(job, vector), **reference_results(job)}
+    return {"metric": JOB_SPECS[job].metric, **evaluate_vector(job, vector), **reference_results(job)}
 
 
 def medians(scene: Scene) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """What federation is compared with: one model on all rows, one model a hospital, and any vector by hospital.
 
 For the demo driver, which has every hospital's rows on one machine; the server has none and never imports
-this. All figures are exact AUCs on the same test parts as the agents', where the server's own figure is
-binned.
+this. All figures are on the same test parts as the agents'. AUCs are exact, where the server's own are binned.
 """
 
 from functools import cache
@@ -47,16 +46,24 @@ def exact_auc(scores: NDArray[Any], labels: NDArray[Any]) -> float | None:
     return float((positives * (below + 0.5 * negatives)).sum() / pairs)
 
 
+def exact_accuracy(scores: NDArray[Any], labels: NDArray[Any]) -> float | None:
+    """The share of rows whose largest class score, shape (n, classes), is that of the label; None without rows."""
+    return float((scores.argmax(axis=1) == labels).mean()) if labels.size else None
+
+
+_EXACT: Final = {"auc": exact_auc, "accuracy": exact_accuracy}
+
+
 def evaluate_vector(job: str, vector: FloatVector) -> dict[str, Any]:
-    """The exact AUC of a model on all test rows together, and hospital by hospital.
+    """The job's metric of a model on all test rows together, and hospital by hospital.
 
     Args:
         job: a name of ``JOBS``.
         vector: float32, shape (d,).
 
     Returns:
-        ``{"pooled": auc, "by_site": {site: {"value": auc or None, "small_sample": bool, "examples": n}}}``;
-        ``small_sample`` where either class of the hospital's test part has fewer than ten patients.
+        ``{"pooled": value, "by_site": {site: {"value": value or None, "small_sample": bool, "examples": n}}}``;
+        ``small_sample`` where a class of the hospital's test part has fewer than ten examples.
 
     Raises:
         NotFoundError: an unknown job, or its data is not installed.
@@ -72,7 +79,7 @@ def reference_results(job: str) -> dict[str, Any]:
     evaluated on the pooled test rows.
 
     Returns:
-        ``{"central": auc, "single": {site: auc}}``.
+        ``{"central": value, "single": {site: value}}``.
 
     Raises:
         NotFoundError: an unknown job, or its data is not installed.
@@ -116,14 +123,14 @@ def _train_alone(job: Job, data: SiteData) -> FloatVector:
 
 
 def _evaluate(job: Job, sites: dict[str, SiteData], vector: FloatVector) -> dict[str, Any]:
-    trainer = TRAINERS[job.trainer](job.layout)
+    trainer, measure = TRAINERS[job.trainer](job.layout), _EXACT[job.metric]
     scores = {site: trainer.scores(vector, data.test_x) for site, data in sites.items()}
     labels = {site: data.test_y for site, data in sites.items()}
     return {
-        "pooled": exact_auc(np.concatenate(list(scores.values())), np.concatenate(list(labels.values()))),
+        "pooled": measure(np.concatenate(list(scores.values())), np.concatenate(list(labels.values()))),
         "by_site": {
             site: {
-                "value": exact_auc(scores[site], labels[site]),
+                "value": measure(scores[site], labels[site]),
                 "small_sample": int(np.bincount(labels[site], minlength=2).min()) < SMALL_CLASS,
                 "examples": int(labels[site].size),
             }

@@ -43,6 +43,9 @@ class JobSpec:
 
 HEART_FEATURES: Final = 35
 THYROID_FEATURES: Final = 27
+WATCH_CHANNELS: Final = 6
+# Samples of a window: four seconds at 25 Hz.
+WATCH_WINDOW: Final = 100
 
 HEART: Final = JobSpec(
     name="heart",
@@ -109,4 +112,42 @@ THYROID: Final = JobSpec(
     ),
 )
 
-JOB_SPECS: Final[Mapping[str, JobSpec]] = MappingProxyType({spec.name: spec for spec in (HEART, THYROID)})
+WATCH: Final = JobSpec(
+    name="watch",
+    title="Shoulder exercises by smartwatch, four clinics",
+    sites=("harbour-clinic", "meadow-clinic", "hill-clinic", "river-clinic"),
+    metric="accuracy",
+    trainer="torch_cnn",
+    needs_torch=True,
+    layout=TensorLayout(
+        (
+            TensorSpec("conv1.weight", (32, WATCH_CHANNELS, 5)),
+            TensorSpec("conv1.bias", (32,)),
+            TensorSpec("conv2.weight", (64, 32, 5)),
+            TensorSpec("conv2.bias", (64,)),
+            TensorSpec("conv3.weight", (64, 64, 5)),
+            TensorSpec("conv3.bias", (64,)),
+            TensorSpec("output.weight", (64, 7)),
+            TensorSpec("output.bias", (7,)),
+        )
+    ),
+    initial=MappingProxyType({"kind": "glorot", "seed": 7}),
+    default_plan=MappingProxyType(
+        {
+            "rounds": 20,
+            "trainer": MappingProxyType(
+                {"epochs": 1, "batch_size": 32, "learning_rate": 0.003, "l2": 0.0, "proximal_mu": 0.0}
+            ),
+            "server_optimiser": MappingProxyType({"name": "fedavg"}),
+            "clip_norm": 8.0,
+            "weight_cap": 2000.0,
+            "cohort_bound": 16,
+            "ring_bits": 32,
+            "quorum": 3,
+            "k_hospitals": 3,
+            "k_patients": 10,
+        }
+    ),
+)
+
+JOB_SPECS: Final[Mapping[str, JobSpec]] = MappingProxyType({spec.name: spec for spec in (HEART, THYROID, WATCH)})

@@ -38,7 +38,7 @@ def test_heart_through_the_ring_is_heart_in_floats() -> None:
     assert abs(result["pooled"] - evaluate_vector("heart", plain.vectors[-1])["pooled"]) < 0.01
     assert ring.clipped == 0 and ring.saturated == 0
     # The binned figure is of the base model, so the last one belongs to the last but one vector.
-    assert ring.binned[-1] == pytest.approx(evaluate_vector("heart", ring.vectors[-2])["pooled"], abs=0.005)
+    assert ring.measured[-1] == pytest.approx(evaluate_vector("heart", ring.vectors[-2])["pooled"], abs=0.005)
     assert {site: value["small_sample"] for site, value in result["by_site"].items()} == {
         "cleveland": False,
         "hungary": False,

@@ -17,7 +17,7 @@ class SiteData:
 
     Attributes:
         train_x, test_x: float32, shape (n, features).
-        train_y, test_y: int64, shape (n,), each 0 or 1.
+        train_y, test_y: int64, shape (n,), each 0 or 1, or the number of one of several classes.
     """
 
     train_x: FloatVector

@@ -20,7 +20,13 @@ def _torch_mlp(layout: TensorLayout) -> Trainer:
     return TorchMlp(layout)
 
 
+def _torch_cnn(layout: TensorLayout) -> Trainer:
+    from latticeward.agent.trainers.torch_cnn import TorchCnn
+
+    return TorchCnn(layout)
+
+
 # A name of a trainer -> what makes it for a layout; LayoutMismatchError if the layout is not one of its kind.
 TRAINERS: Final[Mapping[str, Callable[[TensorLayout], Trainer]]] = MappingProxyType(
-    {"numpy_linear": _numpy_linear, "torch_mlp": _torch_mlp}
+    {"numpy_linear": _numpy_linear, "torch_mlp": _torch_mlp, "torch_cnn": _torch_cnn}
 )

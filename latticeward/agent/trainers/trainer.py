@@ -79,7 +79,8 @@ class Trainer(Protocol):
         """
 
     def scores(self, vector: FloatVector, x: FloatVector) -> NDArray[np.float64]:
-        """The probability of the positive class for each row: float64, shape (n,), each in [0, 1].
+        """The probability of the positive class for each row, float64, shape (n,), each in [0, 1]; of several classes
+        that of each, shape (n, classes).
 
         Args:
             vector: float32, shape (d,).

@@ -21,7 +21,19 @@ LAYOUTS = {
         )
     ),
 }
-NAMES = [pytest.param("numpy_linear"), pytest.param("torch_mlp", marks=pytest.mark.torch)]
+LAYOUTS["torch_cnn"] = TensorLayout(
+    (
+        TensorSpec("a.weight", (8, 2, 3)),
+        TensorSpec("a.bias", (8,)),
+        TensorSpec("b.weight", (8, 2)),
+        TensorSpec("b.bias", (2,)),
+    )
+)
+NAMES = [
+    pytest.param("numpy_linear"),
+    pytest.param("torch_mlp", marks=pytest.mark.torch),
+    pytest.param("torch_cnn", marks=pytest.mark.torch),
+]
 SETTINGS = {"epochs": 3, "batch_size": 16, "learning_rate": 0.02}
 
 
@@ -34,7 +46,7 @@ def data() -> SiteData:
 
 
 def _start(name: str) -> np.ndarray:
-    if name == "torch_mlp":
+    if name.startswith("torch"):
         pytest.importorskip("torch")
     return initial_vector(LAYOUTS[name], {"kind": "glorot", "seed": 1})
 
@@ -65,7 +77,8 @@ def test_training_learns(name: str, data: SiteData) -> None:
     def accuracy(vector: np.ndarray) -> float:
         scores = trainer.scores(vector, data.test_x)
         assert scores.dtype == np.float64 and scores.min() >= 0 and scores.max() <= 1
-        return float(np.mean((scores > 0.5) == data.test_y))
+        answers = scores.argmax(axis=1) if scores.ndim == 2 else scores > 0.5
+        return float(np.mean(answers == data.test_y))
 
     assert accuracy(trained) > max(0.9, accuracy(start))
 
