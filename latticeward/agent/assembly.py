@@ -10,10 +10,12 @@ from latticeward.agent.identity import Identity
 from latticeward.agent.interruption import Interruption
 from latticeward.agent.ledger_watch import LedgerWatch
 from latticeward.agent.loop import AgentLoop
+from latticeward.agent.renewal import RenewalKeeper
 from latticeward.agent.rounds import Contributor, RoundSteps
 from latticeward.agent.state import AgentState
-from latticeward.agent.transports import Transport
+from latticeward.agent.transports import DeviceTransport
 from latticeward.agent.trust_keeper import TrustKeeper
+from latticeward.device_keys import DeviceKeys
 
 
 def utc_now() -> datetime:
@@ -26,7 +28,7 @@ def assemble(
     config: AgentConfig,
     identity: Identity,
     contributor: Contributor,
-    transport: Transport,
+    transport_for: Callable[[DeviceKeys], DeviceTransport],
     interruption: Interruption,
     clock: Callable[[], datetime] = utc_now,
 ) -> AgentLoop:
@@ -34,11 +36,13 @@ def assemble(
 
     Args:
         contributor: turns a round into a submission.
+        transport_for: a transport to the server that signs with these keys.
         clock: aware UTC now.
 
     Raises:
         CustodyError: the home's memory is unreadable.
     """
+    transport = transport_for(identity.secrets.keys)
     state = AgentState.load(config.home)
     trust = TrustKeeper(home=config.home, identity=identity, state=state, transport=transport, clock=clock)
     return AgentLoop(
@@ -56,6 +60,14 @@ def assemble(
         ),
         trust=trust,
         watch=LedgerWatch(state=state, transport=transport, trust=trust, clock=clock),
+        renewals=RenewalKeeper(
+            config=config,
+            identity=identity,
+            transport=transport,
+            transport_for=transport_for,
+            trust=trust.current,
+            clock=clock,
+        ),
         backoff=Backoff(random.SystemRandom()),
         interruption=interruption,
         clock=clock,

@@ -9,6 +9,7 @@ import logging
 import random
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +20,13 @@ from latticeward.agent.contribution import SiteContributor, find_job
 from latticeward.agent.enrol import EnrolmentRequest, enrol
 from latticeward.agent.identity import Identity, load_or_make_secrets
 from latticeward.agent.interruption import Interruption, StopRequested
+from latticeward.agent.renewal import PENDING_FILE, own_renewal_at, own_statement
 from latticeward.agent.state import AgentState
-from latticeward.agent.transports import TRANSPORTS
+from latticeward.agent.transports import TRANSPORTS, DeviceTransport
 from latticeward.claim_code import parse_claim
+from latticeward.device_keys import DeviceKeys
 from latticeward.errors import CustodyError, LatticewardError, NotFoundError, TransientTransportError
+from latticeward.instants import from_unix_milliseconds
 
 logger = logging.getLogger("latticeward.agent")
 
@@ -86,26 +90,39 @@ def _enrol(options: argparse.Namespace, config: AgentConfig, interruption: Inter
 
 
 def _run(options: argparse.Namespace, config: AgentConfig, interruption: Interruption) -> None:
+    identity = _identity_of(config)
+    job = find_job(config.job)
+    site = config.site or identity.site
+    data = job.load_site(site)
+    logger.info("device %s runs the job %s with the rows of %s", identity.device_id, job.name, site)
+    rounds = options.once_round
+    while True:
+        secrets = identity.secrets
+        loop = assemble(
+            config=config,
+            identity=identity,
+            contributor=SiteContributor(
+                job=job, data=data, signing_key=secrets.keys.signing, local_seed=secrets.local_seed
+            ),
+            transport_for=partial(_transport, config, identity.server, interruption),
+            interruption=interruption,
+        )
+        if not loop.run(rounds=rounds):
+            return
+        # New keys: from here on as after a restart, which is the one way of taking an identity up.
+        rounds = None if rounds is None else rounds - loop.settled
+        identity = _identity_of(config)
+
+
+def _transport(config: AgentConfig, server: str, interruption: Interruption, keys: DeviceKeys) -> DeviceTransport:
+    return TRANSPORTS[config.transport](config, server, keys, interruption)
+
+
+def _identity_of(config: AgentConfig) -> Identity:
     identity = Identity.load(config.home)
     if identity is None:
         raise CustodyError(f"{config.home} holds no identity yet: run enrol first")
-    job = find_job(config.job)
-    site = config.site or identity.site
-    contributor = SiteContributor(
-        job=job,
-        data=job.load_site(site),
-        signing_key=identity.secrets.keys.signing,
-        local_seed=identity.secrets.local_seed,
-    )
-    loop = assemble(
-        config=config,
-        identity=identity,
-        contributor=contributor,
-        transport=TRANSPORTS[config.transport](config, identity.server, identity.secrets.keys, interruption),
-        interruption=interruption,
-    )
-    logger.info("device %s runs the job %s with the rows of %s", identity.device_id, job.name, site)
-    loop.run(rounds=options.once_round)
+    return identity.forget_earlier(config.home, now=utc_now())
 
 
 def _status(config: AgentConfig) -> None:
@@ -115,6 +132,13 @@ def _status(config: AgentConfig) -> None:
         return
     state = AgentState.load(config.home)
     print(f"device     {identity.device_id}, site {identity.site}, key epoch {identity.epoch}")
+    statement = own_statement(identity)
+    ends, renews = from_unix_milliseconds(statement.not_after), own_renewal_at(identity)
+    under_way = ", under way" if (config.home / PENDING_FILE).exists() else ""
+    print(f"keys       suite {identity.secrets.suite}, end {ends:%Y-%m-%d %H:%M} UTC")
+    print(f"renewal    from {renews:%Y-%m-%d %H:%M} UTC, or when the server asks{under_way}")
+    for one in identity.earlier:
+        print(f"earlier    epoch {one.epoch} opens until {one.until:%Y-%m-%d %H:%M} UTC")
     print(f"signing    {identity.secrets.keys.signing.verify_key.fingerprint}")
     print(f"server     {identity.server}, trust statement {state.trust_sequence}")
     print(f"anchor     {identity.anchor.hex()}")

@@ -23,14 +23,13 @@ from latticeward.agent.files import read_json, write_atomically, write_json
 from latticeward.agent.identity import DeviceSecrets, Identity
 from latticeward.agent.transports import EnrolmentTransport
 from latticeward.agent.trust_keeper import TRUST_FILE
+from latticeward.agent.verification import verify_issued
 from latticeward.agent.work import IssuedCertificate
 from latticeward.claim_code import ClaimCode, lookup_text
-from latticeward.crypto.certificate import DeviceNames, make_csr, profile_of, verify_chain
-from latticeward.crypto.signing import Purpose, parse_signed_message
+from latticeward.crypto.certificate import make_csr
 from latticeward.enrolment import finish_proofs, transcript_mac, verify_answer
 from latticeward.enrolment_messages import EnrolmentTranscript, Meeting
-from latticeward.errors import CustodyError, KeyUsageError, PermanentTransportError, WrongContextError
-from latticeward.statements import verify_own_statement, verify_statement
+from latticeward.errors import CustodyError, KeyUsageError, PermanentTransportError
 from latticeward.trust import TrustStore, read_anchor
 
 logger = logging.getLogger(__name__)
@@ -215,23 +214,7 @@ def _identity(
     secrets: DeviceSecrets,
     trust: TrustStore,
 ) -> Identity:
-    issuer = trust.verify_key(Purpose.KEY_STATEMENT, key_id=parse_signed_message(issued.statement).key_id)
-    statement = verify_statement(issued.statement, key=issuer, federation_id=trust.federation_id)
-    certificate = verify_chain(
-        issued.chain,
-        root=trust.root_certificate,
-        now=trust.now,
-        names=DeviceNames(federation=trust.statement.federation, site=statement.site, device_id=pending.device_id),
-        profile=profile_of(trust.statement.certificates[0]),
-    )
-    verify_own_statement(
-        statement,
-        device_id=pending.device_id,
-        keys=secrets.keys.public,
-        certificate_digest=certificate.fingerprint,
-    )
-    if certificate.public_key != secrets.keys.authentication.verify_key.raw:
-        raise WrongContextError("the certificate that came back is for another key")
+    statement = verify_issued(issued, device_id=pending.device_id, keys=secrets.keys.public, trust=trust)
     return Identity(
         device_id=pending.device_id,
         federation_id=trust.federation_id,

@@ -13,7 +13,7 @@ transient transport error ends nothing.
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 
 from latticeward.agent.backoff import Backoff
 from latticeward.agent.config import AgentConfig
@@ -45,6 +45,19 @@ _UNWANTED: Final = frozenset({"certificate_revoked", "certificate_not_valid", "k
 _BARRED: Final = frozenset({"not_permitted"})
 
 
+class Renewals(Protocol):
+    """What keeps the machine's keys current; ``renewal.py`` has the real one.
+
+    Both methods tell whether the identity on the disk has other keys now.
+    """
+
+    def resume(self) -> bool:
+        """Complete a renewal that only waits for its certificate."""
+
+    def step(self, work: Work) -> bool:
+        """Begin a renewal that is due, and take it as far as it goes."""
+
+
 class AgentLoop:
     """Runs until a stop is asked for, an error ends the agent, or enough rounds are settled."""
 
@@ -57,6 +70,7 @@ class AgentLoop:
         steps: RoundSteps,
         trust: TrustKeeper,
         watch: LedgerWatch,
+        renewals: Renewals,
         backoff: Backoff,
         interruption: Interruption,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -67,19 +81,23 @@ class AgentLoop:
         self._steps = steps
         self._trust = trust
         self._watch = watch
+        self._renewals = renewals
         self._backoff = backoff
         self._interruption = interruption
         self._clock = clock
         self._token = ""
-        self._settled = 0
+        self.settled = 0
         self._skew_told = False
         self._barred_told = False
 
-    def run(self, *, rounds: int | None = None) -> None:
+    def run(self, *, rounds: int | None = None) -> bool:
         """Live.
 
         Args:
             rounds: leave after so many rounds have been settled; None lives on.
+
+        Returns:
+            Whether this machine has new keys, so that the agent must be put together anew from its disk.
 
         Raises:
             StopRequested: a signal came.
@@ -87,9 +105,10 @@ class AgentLoop:
             PermanentTransportError: the server does not know or want this device.
             CustodyError: the agent's own files are damaged.
         """
-        while rounds is None or self._settled < rounds:
+        while rounds is None or self.settled < rounds:
             try:
-                self.run_once()
+                if self.run_once():
+                    return True
                 self._backoff.reset()
                 self._barred_told = False
             except TransientTransportError as error:
@@ -100,9 +119,16 @@ class AgentLoop:
                 # Suspended: a person may reinstate the device, and then it should go on by itself.
                 self._pause(str(error), tell=not self._barred_told)
                 self._barred_told = True
+        return False
 
-    def run_once(self) -> None:
-        """Ask once, and take the next step of every round that has one."""
+    def run_once(self) -> bool:
+        """Ask once, and take the next step of every round that has one, and of a renewal of this machine's keys.
+
+        Returns:
+            Whether this machine has new keys.
+        """
+        if self._renewals.resume():
+            return True
         # The ledger's news does not end a long-poll; while a proof is owed, ask again soon.
         longest = OWED_POLL_SECONDS if self._watch.owes else self._config.poll_seconds
         wait_seconds = min(longest, self._config.poll_seconds)
@@ -114,6 +140,7 @@ class AgentLoop:
         self._token = work.token
         if not stepped:
             self._watch.check_one()
+        return self._renewals.step(work)
 
     def _step(self, seen: WorkRound) -> bool:
         memory = self._state.rounds.get(seen.round_id)
@@ -146,10 +173,10 @@ class AgentLoop:
             self._steps.send(memory)
         elif step is Step.SETTLE:
             self._steps.settle(memory, seen)
-            self._settled += 1
+            self.settled += 1
         else:
             self._steps.leave(memory, seen)
-            self._settled += 1
+            self.settled += 1
 
     def _end_round(self, seen: WorkRound, error: LatticewardError) -> None:
         if isinstance(error, TransientTransportError | LedgerError | CustodyError):

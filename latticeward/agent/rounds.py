@@ -24,6 +24,8 @@ from latticeward.agent.verification import (
     verify_record,
 )
 from latticeward.agent.work import WorkRound
+from latticeward.crypto.envelope import EnvelopeHeader
+from latticeward.crypto.stanza import parse_stanza
 from latticeward.errors import ReplayError, WrongContextError
 from latticeward.instants import to_unix_milliseconds
 from latticeward.messages import Assignment
@@ -244,15 +246,17 @@ class RoundSteps:
         if manifest.weights_digest != weights or manifest.plan_digest != plan.digest:
             raise WrongContextError(f"model {model_id} is not the one that the round names")
         require_size(manifest, limit_bytes=self._config.model_limit_bytes)
+        key_id = parse_stanza(stanza, header=EnvelopeHeader.from_bytes(manifest.header)).key_id
+        epoch, decapsulation_key = self._identity.opener(key_id)
         vector = open_model(
             manifest,
             stanza=stanza,
             body=self._transport.model_body(model_id, limit_bytes=manifest.body_bytes),
             size=plan.layout.size,
             device_id=self._identity.device_id,
-            epoch=self._identity.epoch,
+            epoch=epoch,
             federation_id=self._identity.federation_id,
-            decapsulation_key=self._identity.secrets.keys.decapsulation,
+            decapsulation_key=decapsulation_key,
         )
         keep_model(self._config.home, vector, manifest, earlier_kept=self._config.keep_models)
         self._state.highest_model[plan.training_id] = manifest.number

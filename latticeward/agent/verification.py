@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from latticeward.agent.jobs.job import Job
+from latticeward.agent.work import IssuedCertificate
+from latticeward.crypto.certificate import DeviceNames, profile_of, verify_chain
 from latticeward.crypto.keys import EncapsulationKey
 from latticeward.crypto.signing import Purpose, parse_signed_message, verify_message
 from latticeward.crypto.suites import get_suite
+from latticeward.device_keys import DevicePublicKeys
 from latticeward.errors import (
     IncompatiblePlanError,
     LedgerError,
@@ -22,6 +25,7 @@ from latticeward.instants import to_unix_milliseconds
 from latticeward.messages import Assignment, ModelManifest, RoundRecord, SubmissionReceipt, roster_digest
 from latticeward.plan import RoundPlan, plan_digest
 from latticeward.records import require_promises
+from latticeward.statements import KeyStatement, verify_own_statement, verify_statement
 from latticeward.trust import TrustStore
 
 KINDS: Final = ("training", "evaluation")
@@ -195,3 +199,36 @@ def verify_manifest(
     if manifest.number < least_number:
         raise ReplayError(f"model {model_id} is version {manifest.number}, and {least_number} has been seen")
     return manifest
+
+
+def verify_issued(
+    issued: IssuedCertificate, *, device_id: str, keys: DevicePublicKeys, trust: TrustStore
+) -> KeyStatement:
+    """Believe the certificate and the key statement that the authority made for this device.
+
+    1. The statement is signed by a key that the anchor names for it, and is of this federation.
+    2. The certificate chains to the root of the trust statement, with this device's names.
+    3. The statement binds this device, these four keys and this certificate, and the certificate is for the
+       authentication key.
+
+    Raises:
+        VerificationError, ProtocolError: one of them does not hold.
+    """
+    issuer = trust.verify_key(Purpose.KEY_STATEMENT, key_id=parse_signed_message(issued.statement).key_id)
+    statement = verify_statement(issued.statement, key=issuer, federation_id=trust.federation_id)
+    certificate = verify_chain(
+        issued.chain,
+        root=trust.root_certificate,
+        now=trust.now,
+        names=DeviceNames(federation=trust.statement.federation, site=statement.site, device_id=device_id),
+        profile=profile_of(trust.statement.certificates[0]),
+    )
+    verify_own_statement(
+        statement,
+        device_id=device_id,
+        keys=keys,
+        certificate_digest=certificate.fingerprint,
+    )
+    if certificate.public_key != keys.authentication.raw:
+        raise WrongContextError("the certificate that came back is for another key")
+    return statement

@@ -40,6 +40,14 @@ class WorkModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkRenewal:
+    """The server asks for new keys, made for this suite; ``reason`` is for the log."""
+
+    suite: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """An answer of ``GET /api/v1/work``; ``token`` names this very content."""
 
@@ -47,6 +55,7 @@ class Work:
     server_time: datetime
     rounds: tuple[WorkRound, ...]
     models: tuple[WorkModel, ...]
+    renewal: WorkRenewal | None = None
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
@@ -61,6 +70,7 @@ class Work:
             server_time=body.instant("server_time"),
             rounds=tuple(_round(Answer(item)) for item in body.items("rounds")),
             models=tuple(_model(Answer(item)) for item in body.items("models")),
+            renewal=_renewal(body.optional("renewal")),
         )
 
 
@@ -149,6 +159,14 @@ class Answer:
         """A string, or None if it is missing or null."""
         return None if self._value.get(name) is None else self.text(name)
 
+    def optional(self, name: str) -> "Answer | None":
+        """An object, or None if it is missing or null.
+
+        Raises:
+            MalformedMessageError: it is something else.
+        """
+        return None if self._value.get(name) is None else Answer(self._value[name])
+
     def integer(self, name: str) -> int:
         """An integer from 0."""
         value = self._value.get(name)
@@ -211,3 +229,7 @@ def _round(item: Answer) -> WorkRound:
 
 def _model(item: Answer) -> WorkModel:
     return WorkModel(model_id=item.text("model"), training_id=item.text("training"), number=item.integer("number"))
+
+
+def _renewal(item: Answer | None) -> WorkRenewal | None:
+    return None if item is None else WorkRenewal(suite=item.text("suite"), reason=item.text("reason"))

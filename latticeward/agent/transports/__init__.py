@@ -15,6 +15,7 @@ from latticeward.agent.transports.http import HttpTransport
 from latticeward.agent.work import IssuedCertificate, LedgerProof, SubmissionOutcome, Work
 from latticeward.device_keys import DeviceKeys
 from latticeward.enrolment import FinishProofs
+from latticeward.renewal import RenewalProofs
 
 
 class EnrolmentTransport(Protocol):
@@ -67,8 +68,25 @@ class Transport(Protocol):
         """The sealed body, at most ``limit_bytes``."""
 
 
-class DeviceTransport(EnrolmentTransport, Transport, Protocol):
-    """Both, which every entry of the table can do."""
+class RenewalTransport(Protocol):
+    """What a device asks that renews its keys."""
+
+    @property
+    def authority(self) -> str:
+        """The server as signed requests name it."""
+
+    def begin_renewal(self, transcript: bytes) -> tuple[str, bytes]:
+        """Send T1, signed with the present keys; returns the renewal's id and the answer."""
+
+    def finish_renewal(self, renewal_id: str, proofs: RenewalProofs) -> str:
+        """Send the five proofs, signed with the present keys; returns the renewal's state."""
+
+    def collect_renewal(self, renewal_id: str, *, wait_seconds: int) -> IssuedCertificate | None:
+        """Ask for certificate and statement, signed with the new keys; None while they are being made."""
+
+
+class DeviceTransport(EnrolmentTransport, RenewalTransport, Transport, Protocol):
+    """All of it, which every entry of the table can do."""
 
     @property
     def authority(self) -> str:

@@ -21,6 +21,7 @@ from latticeward.canonical import Fields
 from latticeward.device_keys import DeviceKeys
 from latticeward.enrolment import FinishProofs
 from latticeward.errors import PermanentTransportError, TransientTransportError
+from latticeward.renewal import RenewalProofs
 from latticeward.uploads import CHUNK_BYTES
 
 _API: Final = "/api/v1"
@@ -58,30 +59,23 @@ class HttpTransport:
         return answer.text("enrolment"), answer.binary("answer"), answer.binary("mac")
 
     def finish_enrolment(self, enrolment_id: str, proofs: FinishProofs) -> str:
-        body = {
-            "challenge_mac": encode_base64url(proofs.challenge_mac),
-            "signatures": {
-                "authentication": encode_base64url(proofs.authentication),
-                "classical": encode_base64url(proofs.classical),
-                "signing": encode_base64url(proofs.signing),
-            },
-        }
-        return Answer(self._post(f"{_API}/enrolments/{enrolment_id}/finish", body, signed=False)).text("state")
+        path = f"{_API}/enrolments/{enrolment_id}/finish"
+        return Answer(self._post(path, _proofs(proofs), signed=False)).text("state")
 
     def collect_certificate(self, enrolment_id: str, *, wait_seconds: int) -> IssuedCertificate | None:
-        answer = self._client.request(
-            "GET",
-            f"{_API}/enrolments/{enrolment_id}/certificate",
-            query={"wait": wait_seconds},
-            patience_seconds=wait_seconds,
-        )
-        if answer.status != 200:
-            return None
-        body = Answer(answer.json())
-        if body.text("state") != "active":
-            raise PermanentTransportError(f"the device is {body.text('state')}", server_code="not_permitted")
-        chain = tuple(decode_base64(str(item)) for item in body.items("certificate_chain"))
-        return IssuedCertificate(chain=chain, statement=body.binary("statement"))
+        return self._collect(f"{_API}/enrolments/{enrolment_id}/certificate", "active", wait_seconds)
+
+    def begin_renewal(self, transcript: bytes) -> tuple[str, bytes]:
+        body = {"transcript": encode_base64url(transcript)}
+        answer = Answer(self._post(f"{_API}/renewals", body, signed=True))
+        return answer.text("renewal"), answer.binary("answer")
+
+    def finish_renewal(self, renewal_id: str, proofs: RenewalProofs) -> str:
+        body = {**_proofs(proofs.finish), "continuity": encode_base64url(proofs.continuity)}
+        return Answer(self._post(f"{_API}/renewals/{renewal_id}/finish", body, signed=True)).text("state")
+
+    def collect_renewal(self, renewal_id: str, *, wait_seconds: int) -> IssuedCertificate | None:
+        return self._collect(f"{_API}/renewals/{renewal_id}/certificate", "issued", wait_seconds)
 
     def work(self, *, after: str, wait_seconds: int) -> Work:
         query: dict[str, str | int] = {"wait": wait_seconds}
@@ -131,6 +125,19 @@ class HttpTransport:
     def model_body(self, model_id: str, *, limit_bytes: int) -> bytes:
         return self._client.request("GET", f"{_API}/models/{model_id}/body", limit_bytes=limit_bytes).body
 
+    def _collect(self, path: str, done: str, wait_seconds: int) -> IssuedCertificate | None:
+        answer = self._client.request("GET", path, query={"wait": wait_seconds}, patience_seconds=wait_seconds)
+        if answer.status != 200:
+            return None
+        body = Answer(answer.json())
+        state = body.text("state")
+        if state != done:
+            # A declined device is not wanted; a renewal that ended otherwise is told by how it ended.
+            code = "not_permitted" if done == "active" else state
+            raise PermanentTransportError(f"there is no certificate: {state}", server_code=code)
+        chain = tuple(decode_base64(str(item)) for item in body.items("certificate_chain"))
+        return IssuedCertificate(chain=chain, statement=body.binary("statement"))
+
     def _post(self, path: str, value: Any, *, signed: bool) -> Any:
         body = json.dumps(value).encode("utf-8")
         return self._client.request("POST", path, body=body, headers=_JSON, signed=signed).json()
@@ -141,3 +148,14 @@ class HttpTransport:
         pair = fields.bytes(first), fields.bytes(second)
         fields.end()
         return pair
+
+
+def _proofs(proofs: FinishProofs) -> dict[str, Any]:
+    return {
+        "challenge_mac": encode_base64url(proofs.challenge_mac),
+        "signatures": {
+            "authentication": encode_base64url(proofs.authentication),
+            "classical": encode_base64url(proofs.classical),
+            "signing": encode_base64url(proofs.signing),
+        },
+    }

@@ -316,6 +316,16 @@ def check_proof(proof: LedgerProof, trust: TrustStore, *, held: HeldCheckpoint |
     return HeldCheckpoint(size=(held.size if held else 0) + 1, root="00" * 32)
 
 
+class NoRenewals:
+    """A machine whose keys are young."""
+
+    def resume(self) -> bool:
+        return False
+
+    def step(self, work: Work) -> bool:
+        return False
+
+
 class NoPause(Interruption):
     """Remembers the pauses instead of taking them."""
 
@@ -363,6 +373,7 @@ class Life:
             steps=steps,
             trust=trust,
             watch=LedgerWatch(state=self.state, transport=self.server, trust=trust, verify=check_proof, clock=clock),
+            renewals=NoRenewals(),
             backoff=Backoff(random.Random(1)),
             interruption=self.interruption,
             clock=clock,
