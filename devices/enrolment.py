@@ -8,10 +8,11 @@ import hashlib
 import hmac
 import logging
 import secrets
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache as remember
+from functools import lru_cache as remember
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -91,7 +92,8 @@ def begin_enrolment(*, transcript: bytes, mac: bytes, source: str, now: datetime
     lookup_id = _lookup_id(transcript)
     claim = Claim.objects.select_related("site__federation", "device_class").filter(lookup_id=lookup_id.hex()).first()
     usable = claim is not None and claim.consumed_at is None and claim.expires_at > now
-    wrapped, row_id = (claim.wrapped_key, str(claim.id)) if claim and usable else (_decoy(), "decoy")
+    decoy = _decoy(int(time.time()) // 60)
+    wrapped, row_id = (claim.wrapped_key, str(claim.id)) if claim and usable else (decoy, "decoy")
     mac_key = vault.unwrap(bytes(wrapped or b""), purpose="claim", row_id=row_id)
     try:
         verified = verify_transcript(
@@ -308,6 +310,7 @@ def _lookup_id(transcript: bytes) -> bytes:
     return found
 
 
-@remember
-def _decoy() -> bytes:
+@remember(maxsize=1)
+def _decoy(minute: int) -> bytes:
+    # Anew every minute, so that it does not outlive the version of the key that it is wrapped under.
     return vault.wrap(secrets.token_bytes(32), purpose="claim", row_id="decoy")

@@ -14,6 +14,11 @@ so that a row of one purpose never opens as another.
 The authority worker holds the web group as well, because it makes the receipt keys; no process but the embedded one
 (role ``all``) holds everything, and the settings page says so.
 
+A KEK is changed without a stop. A new version is first *pending*: read by everybody who has the file, used to wrap by
+nobody. Activated, it wraps, and the rows under older versions are wrapped anew (``rewrapping.py``); when none is left,
+the older versions are retired. Processes read their files again after some seconds, and at once when they meet a
+version that they do not know, so files may be changed and copied in any order that keeps these steps apart.
+
 A wrapped secret is ``format (1) | KEK version (4, big-endian) | nonce (12) | AES-256-GCM ciphertext and tag``. The
 associated data binds group, KEK version, purpose, row id and algorithm, so a row cannot be swapped for another.
 """
@@ -21,7 +26,9 @@ associated data binds group, KEK version, purpose, row id and algorithm, so a ro
 import os
 import secrets
 import stat
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from threading import Lock
@@ -35,6 +42,7 @@ from latticeward.errors import CustodyError, DecryptionError
 
 _FORMAT: Final = 1
 _HEAD_BYTES: Final = 5
+_PENDING: Final = ":pending"
 
 
 class Group(StrEnum):
@@ -78,15 +86,32 @@ GROUP_OF_PURPOSE: Final[Mapping[str, Group]] = {
 }
 
 
-class Provider(Protocol):
-    """Where KEKs come from: version number to 32 bytes; the highest version wraps, all of them unwrap."""
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """The KEK of one group: 32 bytes a version. All versions unwrap; the highest that is not pending wraps."""
 
-    def read(self, group: Group) -> dict[int, bytes]:
+    versions: Mapping[int, bytes] = field(repr=False)
+    pending: frozenset[int] = frozenset()
+
+    @property
+    def wrapping(self) -> int:
+        """The version that wraps."""
+        return max(set(self.versions) - self.pending)
+
+
+class Provider(Protocol):
+    """Where KEKs come from."""
+
+    def read(self, group: Group) -> KeyRing:
         """Raises CustodyError if the group's KEK is missing or unreadable."""
         ...
 
-    def write(self, group: Group, versions: Mapping[int, bytes]) -> None:
+    def write(self, group: Group, ring: KeyRing) -> None:
         """Raises CustodyError if this provider cannot keep a KEK."""
+        ...
+
+    def written_at(self, group: Group) -> float | None:
+        """When the group's KEK was last changed, unix seconds; None where nobody can know."""
         ...
 
 
@@ -96,7 +121,7 @@ class FileProvider:
     def path(self, group: Group) -> Path:
         return Path(settings.VAULT_DIR) / f"{group}.kek"
 
-    def read(self, group: Group) -> dict[int, bytes]:
+    def read(self, group: Group) -> KeyRing:
         path = self.path(group)
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
@@ -109,34 +134,40 @@ class FileProvider:
             raise CustodyError(f"the key file {path} cannot be read: {exc}") from exc
         if mode & 0o027:
             raise CustodyError(f"the key file {path} is open to others (mode {mode:o}): make it 0600")
-        return _parse_versions(text, str(path))
+        return _parse_ring(text, str(path))
 
-    def write(self, group: Group, versions: Mapping[int, bytes]) -> None:
+    def write(self, group: Group, ring: KeyRing) -> None:
         path = self.path(group)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         part = path.with_suffix(".part")
         part.unlink(missing_ok=True)
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(_format_versions(versions))
+            file.write(_format_ring(ring))
             file.flush()
             os.fsync(file.fileno())
         # A crash leaves the old file or the new one, never half a key.
         os.replace(part, path)
 
+    def written_at(self, group: Group) -> float | None:
+        return self.path(group).stat().st_mtime
+
 
 class EnvironmentProvider:
     """``LATTICEWARD_KEK_<GROUP>``, as ``version:hex`` separated by commas; for platforms that inject secrets."""
 
-    def read(self, group: Group) -> dict[int, bytes]:
+    def read(self, group: Group) -> KeyRing:
         name = self._name(group)
         text = os.environ.get(name)
         if not text:
             raise CustodyError(f"{name} is not set: give it as 1:<64 hexadecimal digits>")
-        return _parse_versions(text.replace(",", "\n"), name)
+        return _parse_ring(text.replace(",", "\n"), name)
 
-    def write(self, group: Group, versions: Mapping[int, bytes]) -> None:
+    def write(self, group: Group, ring: KeyRing) -> None:
         raise CustodyError(f"{self._name(group)} comes from outside: set it there, this process cannot keep it")
+
+    def written_at(self, group: Group) -> float | None:
+        return None
 
     @staticmethod
     def _name(group: Group) -> str:
@@ -145,7 +176,10 @@ class EnvironmentProvider:
 
 VAULTS: Final[Mapping[str, Provider]] = {"file": FileProvider(), "env": EnvironmentProvider()}
 
-_cache: dict[tuple[str, str, Group], dict[int, bytes]] = {}
+# A process that did not change the file itself notices a change within this time.
+READ_AGAIN_SECONDS: Final = 15.0
+
+_cache: dict[tuple[str, str, Group], tuple[KeyRing, float]] = {}
 _lock: Final = Lock()
 
 
@@ -161,7 +195,7 @@ def initialise() -> list[Group]:
         except CustodyError:
             if isinstance(_provider(), FileProvider) and FileProvider().path(group).exists():
                 raise  # unreadable or open to others: never replaced
-            _provider().write(group, {1: secrets.token_bytes(32)})
+            _provider().write(group, KeyRing({1: secrets.token_bytes(32)}))
             made.append(group)
     return made
 
@@ -189,10 +223,10 @@ def wrap(secret: bytes, *, purpose: str, row_id: str, algorithm: str = "") -> by
         CustodyError: this process's role does not hold the KEK of that purpose, or it is missing.
     """
     group = _group(purpose)
-    versions = _keks(group)
-    version = max(versions)
+    ring = _keks(group)
+    version = ring.wrapping
     bound = _associated_data(group, version, purpose, row_id, algorithm)
-    body = wrap_secret(secret, key=_purpose_key(versions[version], purpose), associated_data=bound)
+    body = wrap_secret(secret, key=_purpose_key(ring.versions[version], purpose), associated_data=bound)
     return bytes([_FORMAT]) + version.to_bytes(4, "big") + body
 
 
@@ -204,10 +238,11 @@ def unwrap(wrapped: bytes, *, purpose: str, row_id: str, algorithm: str = "") ->
     """
     wrapped = bytes(wrapped)
     group = _group(purpose)
-    if len(wrapped) < _HEAD_BYTES or wrapped[0] != _FORMAT:
-        raise CustodyError(f"the wrapped secret {purpose}/{row_id} is not in a form that this version reads")
-    version = int.from_bytes(wrapped[1:_HEAD_BYTES], "big")
-    kek = _keks(group).get(version) or _keks(group, again=True).get(version)
+    try:
+        version = version_of(wrapped)
+    except CustodyError as error:
+        raise CustodyError(f"{purpose}/{row_id}: {error}") from error
+    kek = _keks(group).versions.get(version) or _keks(group, again=True).versions.get(version)
     if kek is None:
         raise CustodyError(f"version {version} of the {group} key-encryption key is missing: restore its file")
     bound = _associated_data(group, version, purpose, row_id, algorithm)
@@ -215,6 +250,76 @@ def unwrap(wrapped: bytes, *, purpose: str, row_id: str, algorithm: str = "") ->
         return unwrap_secret(wrapped[_HEAD_BYTES:], key=_purpose_key(kek, purpose), associated_data=bound)
     except DecryptionError as exc:
         raise CustodyError(f"the wrapped secret {purpose}/{row_id} was changed, moved or wrapped elsewhere") from exc
+
+
+def version_of(wrapped: bytes) -> int:
+    """Which version of its KEK a wrapped secret names; nothing is proven by it.
+
+    Raises:
+        CustodyError: not a wrapped secret.
+    """
+    if len(wrapped) < _HEAD_BYTES or wrapped[0] != _FORMAT:
+        raise CustodyError("the wrapped secret is not in a form that this version reads")
+    return int.from_bytes(wrapped[1:_HEAD_BYTES], "big")
+
+
+def key_ring(group: Group) -> KeyRing:
+    """The versions of a group's KEK as its provider has them now.
+
+    Raises:
+        CustodyError: not this process's role's, missing or unreadable.
+    """
+    _require_own(group)
+    return _keks(group, again=True)
+
+
+def stage_version(group: Group) -> int:
+    """Add a new version that unwraps and does not wrap yet; returns its number.
+
+    Raises:
+        CustodyError: one is pending already, or the provider cannot keep it.
+    """
+    ring = key_ring(group)
+    if ring.pending:
+        raise CustodyError(f"version {max(ring.pending)} of the {group} key-encryption key is pending already")
+    version = max(ring.versions) + 1
+    _write(group, KeyRing({**ring.versions, version: secrets.token_bytes(32)}, frozenset({version})))
+    return version
+
+
+def activate_version(group: Group) -> int:
+    """Let the pending version wrap from now on; returns its number.
+
+    Raises:
+        CustodyError: none is pending, or the provider cannot keep it.
+    """
+    ring = key_ring(group)
+    if not ring.pending:
+        raise CustodyError(f"no version of the {group} key-encryption key is pending")
+    _write(group, KeyRing(ring.versions))
+    return max(ring.versions)
+
+
+def retire_versions(group: Group) -> list[int]:
+    """Forget every version before the one that wraps; the caller has made sure that nothing is wrapped under them.
+
+    Raises:
+        CustodyError: the file was changed a moment ago, so that another process may still wrap under an older version.
+    """
+    ring = key_ring(group)
+    old = sorted(version for version in ring.versions if version < ring.wrapping)
+    written_at = _provider().written_at(group)
+    if old and written_at is not None and time.time() - written_at < 2 * READ_AGAIN_SECONDS:
+        raise CustodyError(f"the {group} key file was changed a moment ago: retire its old versions in half a minute")
+    if old:
+        kept = {version: kek for version, kek in ring.versions.items() if version not in old}
+        _write(group, KeyRing(kept, ring.pending))
+    return old
+
+
+def _write(group: Group, ring: KeyRing) -> None:
+    _provider().write(group, ring)
+    forget_keks()
 
 
 def forget_keks() -> None:
@@ -232,16 +337,23 @@ def _group(purpose: str) -> Group:
     return group
 
 
+def _require_own(group: Group) -> None:
+    if group not in GROUPS_OF_ROLE[settings.ROLE]:
+        raise CustodyError(f"a process of role {settings.ROLE} does not hold the {group} key-encryption key")
+
+
 def _provider() -> Provider:
     return VAULTS[settings.VAULT_PROVIDER]
 
 
-def _keks(group: Group, *, again: bool = False) -> dict[int, bytes]:
+def _keks(group: Group, *, again: bool = False) -> KeyRing:
     place = (settings.VAULT_PROVIDER, str(settings.VAULT_DIR), group)
     with _lock:
-        if again or place not in _cache:
-            _cache[place] = _provider().read(group)
-        return _cache[place]
+        ring, read_at = _cache.get(place, (None, 0.0))
+        if again or ring is None or time.monotonic() - read_at > READ_AGAIN_SECONDS:
+            ring = _provider().read(group)
+            _cache[place] = (ring, time.monotonic())
+        return ring
 
 
 def _purpose_key(kek: bytes, purpose: str) -> bytes:
@@ -252,14 +364,18 @@ def _associated_data(group: Group, version: int, purpose: str, row_id: str, algo
     return canonical.encode(["latticeward/vault/v1", str(group), version, str(purpose), str(row_id), str(algorithm)])
 
 
-def _format_versions(versions: Mapping[int, bytes]) -> str:
-    return "".join(f"{number}:{kek.hex()}\n" for number, kek in sorted(versions.items()))
+def _format_ring(ring: KeyRing) -> str:
+    return "".join(
+        f"{number}:{kek.hex()}{_PENDING if number in ring.pending else ''}\n"
+        for number, kek in sorted(ring.versions.items())
+    )
 
 
-def _parse_versions(text: str, place: str) -> dict[int, bytes]:
+def _parse_ring(text: str, place: str) -> KeyRing:
     versions: dict[int, bytes] = {}
+    pending: set[int] = set()
     for line in text.split():
-        number, _, value = line.partition(":")
+        number, _, value = line.removesuffix(_PENDING).partition(":")
         try:
             kek = bytes.fromhex(value)
             version = int(number)
@@ -268,6 +384,8 @@ def _parse_versions(text: str, place: str) -> dict[int, bytes]:
         if len(kek) != 32 or not 0 < version < 2**32 or version in versions:
             raise CustodyError(f"{place} does not hold lines of <version>:<64 hexadecimal digits>")
         versions[version] = kek
-    if not versions:
-        raise CustodyError(f"{place} is empty")
-    return versions
+        if line.endswith(_PENDING):
+            pending.add(version)
+    if not set(versions) - pending:
+        raise CustodyError(f"{place} holds no version that wraps")
+    return KeyRing(versions, frozenset(pending))
