@@ -10,6 +10,7 @@ from drf_spectacular.views import SpectacularAPIView
 
 from controlplane.audit import views as audit
 from devices import views as devices
+from devices.admission import views as admission
 from frontend.views import claims as claim_pages
 from frontend.views import classes as class_pages
 from frontend.views import devices as device_pages
@@ -39,10 +40,13 @@ urlpatterns = [
     path("api/v1/enrolments", devices.EnrolmentsView.as_view()),
     path("api/v1/enrolments/<uuid:enrolment_id>/finish", devices.FinishEnrolmentView.as_view()),
     # operators
-    path("api/v1/sites", devices.SitesView.as_view()),
-    path("api/v1/claims", devices.ClaimsView.as_view()),
-    path("api/v1/claims/bulk", devices.ClaimBulkView.as_view()),
-    path("api/v1/claims/<uuid:claim_id>", devices.ClaimView.as_view()),
+    path("api/v1/sites", admission.SitesView.as_view()),
+    path("api/v1/sites/<uuid:site_id>", admission.SiteView.as_view()),
+    path("api/v1/device-classes", admission.DeviceClassesView.as_view()),
+    path("api/v1/device-classes/<uuid:class_id>", admission.DeviceClassView.as_view()),
+    path("api/v1/claims", admission.ClaimsView.as_view()),
+    path("api/v1/claims/bulk", admission.ClaimBulkView.as_view()),
+    path("api/v1/claims/<uuid:claim_id>", admission.ClaimView.as_view()),
     path("api/v1/devices", devices.DevicesView.as_view()),
     path("api/v1/devices/<uuid:device_id>", devices.DeviceView.as_view()),
     path("api/v1/devices/<uuid:device_id>/approve", devices.ApproveDeviceView.as_view()),

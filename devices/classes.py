@@ -17,7 +17,7 @@ from controlplane.audit.services import record
 from devices.models import Battery, DeviceClass, Federation
 from latticeward.crypto.issuing import DEVICE_LIFETIME
 from latticeward.crypto.suites import MAKEABLE, get_suite
-from latticeward.errors import InvalidValueError, UnknownDeviceClassError, UnsupportedSuiteError
+from latticeward.errors import InvalidValueError, NotFoundError, UnknownDeviceClassError, UnsupportedSuiteError
 
 # A statement that nobody can take back early should not outlive a yearly review.
 CERTIFICATE_DAYS_LIMIT: Final = 366
@@ -83,6 +83,18 @@ def get_class(*, federation: Federation, slug: str) -> DeviceClass:
     return found
 
 
+def class_of_id(class_id: UUID) -> DeviceClass:
+    """A class with its federation.
+
+    Raises:
+        NotFoundError: there is none of this id.
+    """
+    found = DeviceClass.objects.select_related("federation").filter(pk=class_id).first()
+    if found is None:
+        raise NotFoundError(f"there is no device class {class_id}")
+    return found
+
+
 def create_class(*, federation: Federation, slug: str, terms: ClassTerms, actor: str) -> DeviceClass:
     """Add a class, or return the one that has this slug and says the same.
 
@@ -117,13 +129,12 @@ def change_class(*, class_id: UUID, changes: dict[str, Any], actor: str) -> Devi
         changes: some of the attributes of ``ClassTerms`` with their new values.
 
     Raises:
-        UnknownDeviceClassError: no such class.
+        NotFoundError: no such class.
         InvalidValueError, UnsupportedSuiteError: as when it is made.
     """
     with transaction.atomic():
-        found = DeviceClass.objects.select_for_update().select_related("federation").filter(pk=class_id).first()
-        if found is None:
-            raise UnknownDeviceClassError(f"There is no device class {class_id}.")
+        DeviceClass.objects.select_for_update().filter(pk=class_id).first()  # two changes come one after the other
+        found = class_of_id(class_id)
         before = asdict(terms_of(found))
         terms = ClassTerms(**{**before, **changes})
         validate_terms(terms)

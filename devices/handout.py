@@ -5,7 +5,7 @@ Everything here holds the secret of a code. It is made for one answer, is never 
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import segno
@@ -38,21 +38,23 @@ def claim_file(code: ClaimCode) -> str:
     return "\n".join([*remarks, format_uri(code), ""])
 
 
-def codes_csv(made: Iterable[tuple[Claim, ClaimCode]]) -> str:
-    """An order's codes as CSV with a first line of names."""
+def code_row(claim: Claim, code: ClaimCode) -> dict[str, str]:
+    """A code as a line of ``codes_csv``."""
+    return {
+        "site": code.site,
+        "device_class": code.device_class,
+        "lookup": lookup_text(code.lookup_id),
+        "code": format_code(code),
+        "uri": format_uri(code),
+        "bound_to": claim.bound_fingerprint,
+        "expires_at": claim.expires_at.isoformat().replace("+00:00", "Z"),
+    }
+
+
+def codes_csv(rows: Iterable[Mapping[str, str]]) -> str:
+    """An order's codes as CSV with a first line of names; what else a row holds is left out."""
     text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(_COLUMNS)
-    for claim, code in made:
-        writer.writerow(
-            (
-                code.site,
-                code.device_class,
-                lookup_text(code.lookup_id),
-                format_code(code),
-                format_uri(code),
-                claim.bound_fingerprint,
-                claim.expires_at.isoformat().replace("+00:00", "Z"),
-            )
-        )
+    writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()

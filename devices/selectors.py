@@ -15,7 +15,7 @@ from keys.models import Key
 from keys.selectors import certificate_ends, key_standing, read_statement
 from latticeward.crypto.keys import CompositeVerifyKey, EncapsulationKey
 from latticeward.crypto.secret_key import speakable
-from latticeward.errors import KeyUsageError, LatticewardError, WrongContextError
+from latticeward.errors import KeyUsageError, LatticewardError, NotFoundError, WrongContextError
 from latticeward.lifecycle import DeviceState, KeyState
 from latticeward.statements import verify_live
 
@@ -40,6 +40,18 @@ class FleetRow:
     last_seen_at: datetime | None
     certificate_not_after_at: datetime | None
     fingerprint: str
+
+
+def the_federation() -> Federation:
+    """The one federation that this installation speaks for.
+
+    Raises:
+        NotFoundError: it has not been founded yet.
+    """
+    federation = Federation.objects.first()
+    if federation is None:
+        raise NotFoundError("this installation has no federation yet")
+    return federation
 
 
 def fleet(federation: Federation) -> QuerySet[Device]:

@@ -68,22 +68,6 @@ class FinishedSerializer(serializers.Serializer[Any]):
     state = serializers.CharField()
 
 
-class SiteSerializer(serializers.Serializer[Any]):
-    """A hospital."""
-
-    id = serializers.UUIDField(read_only=True)
-    slug = serializers.SlugField(max_length=63)
-    name = serializers.CharField(max_length=200)
-    created_at = serializers.DateTimeField(read_only=True)
-
-
-class SitesQuery(ListQuery):
-    """Orders of the list of hospitals."""
-
-    orderings = {"created_at": "created_at", "name": "name", "slug": "slug"}
-    default_ordering = "name"
-
-
 class DevicesQuery(ListQuery):
     """Filters and orders of the fleet."""
 
@@ -94,15 +78,6 @@ class DevicesQuery(ListQuery):
     suite = serializers.CharField(max_length=40, required=False)
     site = serializers.SlugField(max_length=63, required=False, help_text="slug of the hospital")
     device_class = serializers.SlugField(max_length=63, required=False)
-
-
-class ClaimsQuery(ListQuery):
-    """Filters and orders of the claim codes."""
-
-    orderings = {"created_at": "created_at", "expires_at": "expires_at"}
-
-    site = serializers.SlugField(max_length=63, required=False, help_text="slug of the hospital")
-    consumed = serializers.BooleanField(required=False, help_text="only used or cancelled ones, or only the others")
 
 
 class DeviceSerializer(serializers.Serializer[Any]):
@@ -134,37 +109,3 @@ class RevokeSerializer(serializers.Serializer[Any]):
 
     reason = serializers.ChoiceField(choices=Reason.choices)
     invalid_from = serializers.DateTimeField(required=False, allow_null=True, default=None)
-
-
-class ClaimOrderSerializer(serializers.Serializer[Any]):
-    """What a claim code is to be made for."""
-
-    site = serializers.SlugField(max_length=63)
-    device_class = serializers.SlugField(max_length=63, default="workstation")
-    auto_approve = serializers.BooleanField(allow_null=True, default=None, help_text="null: as the class says")
-
-
-class ClaimBulkSerializer(serializers.Serializer[Any]):
-    """Many codes at once: CSV with the columns site, device_class and optionally count."""
-
-    csv = serializers.CharField(max_length=100_000, trim_whitespace=False)
-    auto_approve = serializers.BooleanField(allow_null=True, default=None, help_text="null: as the class says")
-
-
-class ClaimSerializer(serializers.Serializer[Any]):
-    """A claim as it can be seen at any time: without its secret."""
-
-    id = serializers.UUIDField()
-    site = serializers.CharField(source="site.slug")
-    device_class = serializers.CharField(source="device_class.slug")
-    auto_approve = serializers.BooleanField(allow_null=True)
-    created_at = serializers.DateTimeField()
-    expires_at = serializers.DateTimeField()
-    consumed_at = serializers.DateTimeField(allow_null=True)
-
-
-class NewClaimSerializer(ClaimSerializer):
-    """A claim in the one answer that shows its code."""
-
-    code = serializers.CharField(help_text="to be typed")
-    uri = serializers.CharField(help_text="for a QR code or a file")

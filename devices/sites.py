@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from controlplane.audit.services import record
 from devices.models import Federation, Site
-from latticeward.errors import InvalidValueError, UnknownSiteError
+from latticeward.errors import InvalidValueError, NotFoundError
 
 _SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _PHONE: Final = re.compile(r"\+?[0-9][0-9 ()/.-]{2,38}")
@@ -77,13 +77,12 @@ def change_site(*, site_id: UUID, changes: dict[str, Any], actor: str) -> Site:
         changes: some of the attributes of ``SiteFacts`` with their new values.
 
     Raises:
-        UnknownSiteError: no such hospital.
+        NotFoundError: no such hospital.
         InvalidValueError: a fact cannot be.
     """
     with transaction.atomic():
-        site = Site.objects.select_for_update(of=("self",)).select_related("federation").filter(pk=site_id).first()
-        if site is None:
-            raise UnknownSiteError(f"There is no hospital {site_id}.")
+        Site.objects.select_for_update().filter(pk=site_id).first()  # so that two changes come one after the other
+        site = get_site(site_id)
         before = asdict(facts_of(site))
         facts = SiteFacts(**{**before, **changes})
         validate_facts(facts)
@@ -104,6 +103,18 @@ def change_site(*, site_id: UUID, changes: dict[str, Any], actor: str) -> Site:
                     "to": {name: changed[name] for name in _PUBLIC if name in changed},
                 },
             )
+    return site
+
+
+def get_site(site_id: UUID) -> Site:
+    """A hospital with its federation.
+
+    Raises:
+        NotFoundError: there is none of this id.
+    """
+    site = Site.objects.select_related("federation").filter(pk=site_id).first()
+    if site is None:
+        raise NotFoundError(f"there is no hospital {site_id}")
     return site
 
 

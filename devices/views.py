@@ -1,4 +1,4 @@
-"""The doors of enrolment, and what operators do with sites, devices and claim codes over REST."""
+"""The doors of enrolment, and what people do with devices over REST; what comes before stands in ``admission``."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,29 +15,21 @@ from rest_framework.response import Response
 from controlplane.permissions import KeyMaterialReaders, OperatorWrites, RevokersWrite
 from controlplane.throttles import Limit
 from controlplane.views import Endpoint, ListEndpoint
-from devices import claims, enrolment, selectors, services, sites, tasks
-from devices.models import Claim, Device, Federation, Site
+from devices import enrolment, selectors, services, tasks
+from devices.models import Device
 from devices.serializers import (
     BeginSerializer,
     BegunSerializer,
-    ClaimBulkSerializer,
-    ClaimOrderSerializer,
-    ClaimSerializer,
-    ClaimsQuery,
     DecisionSerializer,
     DeviceSerializer,
     DevicesQuery,
     FinishedSerializer,
     FinishSerializer,
-    NewClaimSerializer,
     RevokeSerializer,
-    SiteSerializer,
-    SitesQuery,
 )
 from keys.models import Reason
-from latticeward.claim_code import ClaimCode, format_code, format_uri
 from latticeward.enrolment import FinishProofs
-from latticeward.errors import NotFoundError, UnknownSiteError
+from latticeward.errors import NotFoundError
 from latticeward.lifecycle import DeviceState
 
 
@@ -75,25 +67,6 @@ class FinishEnrolmentView(Endpoint):
         return Response(FinishedSerializer(answer).data, status=status.HTTP_202_ACCEPTED)
 
 
-class SitesView(ListEndpoint):
-    """The hospitals of the federation."""
-
-    permission_classes = [OperatorWrites]
-    row = SiteSerializer
-    query = SitesQuery
-
-    def rows(self, asked: dict[str, Any]) -> QuerySet[Site]:
-        return Site.objects.all()
-
-    @extend_schema(request=SiteSerializer, responses={201: SiteSerializer})
-    def post(self, request: Request) -> Response:
-        body = self.read(SiteSerializer, request)
-        site = sites.create_site(
-            federation=_federation(), slug=body["slug"], name=body["name"], actor=self.actor(request)
-        )
-        return Response(SiteSerializer(site).data, status=status.HTTP_201_CREATED)
-
-
 class DevicesView(ListEndpoint):
     """The fleet."""
 
@@ -103,7 +76,9 @@ class DevicesView(ListEndpoint):
 
     def rows(self, asked: dict[str, Any]) -> QuerySet[Device]:
         names = {"state": "state", "suite": "suite", "site": "site__slug", "device_class": "device_class__slug"}
-        return selectors.fleet(_federation()).filter(**{names[name]: asked[name] for name in names if name in asked})
+        return selectors.fleet(selectors.the_federation()).filter(
+            **{names[name]: asked[name] for name in names if name in asked}
+        )
 
     def show(self, rows: list[Device]) -> Sequence[Any]:
         return super().show(selectors.fleet_rows(rows))
@@ -184,80 +159,11 @@ class RevokeDeviceView(Endpoint):
         return _device_response(device_id)
 
 
-class ClaimsView(ListEndpoint):
-    """Claim codes: listed without their secrets, made with them, once."""
-
-    shown_once = ("code", "uri")
-    permission_classes = [KeyMaterialReaders]
-    row = ClaimSerializer
-    query = ClaimsQuery
-
-    def rows(self, asked: dict[str, Any]) -> QuerySet[Claim]:
-        rows = Claim.objects.select_related("site", "device_class")
-        if "site" in asked:
-            rows = rows.filter(site__slug=asked["site"])
-        return rows.filter(consumed_at__isnull=not asked["consumed"]) if "consumed" in asked else rows
-
-    @extend_schema(request=ClaimOrderSerializer, responses={201: NewClaimSerializer})
-    def post(self, request: Request) -> Response:
-        body = self.read(ClaimOrderSerializer, request)
-        site = Site.objects.select_related("federation").filter(slug=body["site"]).first()
-        if site is None:
-            raise UnknownSiteError(f"There is no hospital {body['site']!r}.")
-        claim, code = claims.create_claim(
-            site=site,
-            device_class=body["device_class"],
-            auto_approve=body["auto_approve"],
-            actor=self.actor(request),
-        )
-        return Response(_new_claim(claim, code), status=status.HTTP_201_CREATED)
-
-
-class ClaimBulkView(Endpoint):
-    """Many claim codes from one order in CSV: all of them, or none."""
-
-    shown_once = ("code", "uri")
-    permission_classes = [OperatorWrites]
-
-    @extend_schema(request=ClaimBulkSerializer, responses={201: NewClaimSerializer(many=True)})
-    def post(self, request: Request) -> Response:
-        body = self.read(ClaimBulkSerializer, request)
-        made = claims.create_claims(
-            federation=_federation(),
-            rows=claims.parse_rows(body["csv"]),
-            actor=self.actor(request),
-            auto_approve=body["auto_approve"],
-        )
-        return Response([_new_claim(*pair) for pair in made], status=status.HTTP_201_CREATED)
-
-
-class ClaimView(Endpoint):
-    """One claim code; deleting it makes it worthless."""
-
-    permission_classes = [OperatorWrites]
-
-    @extend_schema(responses={204: None})
-    def delete(self, request: Request, claim_id: UUID) -> Response:
-        claims.cancel_claim(claim_id=claim_id, actor=self.actor(request))
-        return Response(status=status.HTTP_204_NO_CONTENT)
-
-
-def _federation() -> Federation:
-    federation = Federation.objects.first()
-    if federation is None:
-        raise NotFoundError("this installation has no federation yet")
-    return federation
-
-
 def _device_response(device_id: UUID) -> Response:
-    device = selectors.fleet(_federation()).filter(pk=device_id).first()
+    device = selectors.fleet(selectors.the_federation()).filter(pk=device_id).first()
     if device is None:
         raise NotFoundError(f"there is no device {device_id}")
     return Response(DeviceSerializer(selectors.fleet_rows([device])[0]).data)
-
-
-def _new_claim(claim: Claim, code: ClaimCode) -> dict[str, Any]:
-    return {**ClaimSerializer(claim).data, "code": format_code(code), "uri": format_uri(code)}
 
 
 def _enqueue_issue(device: Device) -> None:

@@ -42,6 +42,7 @@ class Handout:
     code: str
     uri: str
     anchor: str
+    server: str
     qr: str
     file: str
 
@@ -73,6 +74,7 @@ def hand_out(made: Sequence[tuple[Claim, ClaimCode]]) -> list[Handout]:
             code=format_code(code),
             uri=format_uri(code),
             anchor=code.anchor.hex(),
+            server=code.server,
             qr=qr_svg(code) if place < DRAWN else "",
             file=claim_file(code),
         )

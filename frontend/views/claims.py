@@ -15,7 +15,7 @@ from django.views.decorators.http import require_POST, require_safe
 from controlplane.errors import problem_of
 from controlplane.permissions import Role, roles_of
 from devices.claims import cancel_claim, create_claim, create_claims, parse_rows
-from devices.handout import codes_csv
+from devices.handout import code_row, codes_csv
 from devices.models import Claim, Federation
 from frontend.claims import DRAWN, hand_out, read_claims
 from frontend.forms import ClaimBulkForm, ClaimForm
@@ -87,7 +87,7 @@ def cancel(request: HttpRequest, claim_id: UUID) -> HttpResponse:
 
 
 def _show(request: HttpRequest, made: list[tuple[Claim, ClaimCode]]) -> HttpResponse:
-    sheet = base64.b64encode(codes_csv(made).encode()).decode("ascii")
+    sheet = base64.b64encode(codes_csv(code_row(*pair) for pair in made).encode()).decode("ascii")
     context = {"handouts": hand_out(made), "csv": f"data:text/csv;base64,{sheet}", "drawn": DRAWN}
     return render(request, "frontend/claim_handout.html", context)
 

@@ -13,7 +13,7 @@ from controlplane.audit.models import AuditEntry
 from devices import claims, classes
 from devices.classes import SEEDS, ClassTerms
 from devices.models import DeviceClass, Federation, Site
-from latticeward.errors import InvalidValueError, UnknownDeviceClassError, UnsupportedSuiteError
+from latticeward.errors import InvalidValueError, NotFoundError, UnknownDeviceClassError, UnsupportedSuiteError
 
 TERMS = ClassTerms(name="Ultrasound")
 
@@ -91,7 +91,7 @@ def test_a_slug_is_a_label(federation: Federation, slug: str) -> None:
 def test_unknown_classes_are_named_with_those_that_there_are(site: Site) -> None:
     with pytest.raises(UnknownDeviceClassError, match=r"'toaster'.*edge-server, gateway"):
         claims.create_claim(site=site, device_class="toaster", actor="user:1")
-    with pytest.raises(UnknownDeviceClassError):
+    with pytest.raises(NotFoundError):
         classes.change_class(class_id=uuid4(), changes={}, actor="user:1")
 
 

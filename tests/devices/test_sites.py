@@ -7,7 +7,7 @@ import pytest
 from controlplane.audit.models import AuditEntry
 from devices import sites
 from devices.models import Federation, Site
-from latticeward.errors import InvalidValueError, UnknownSiteError
+from latticeward.errors import InvalidValueError, NotFoundError
 
 CONTACT = {"contact_name": "Ada Byron", "contact_email": "ada@hospital.example", "contact_phone": "+49 30 123-45"}
 
@@ -59,7 +59,7 @@ def test_facts_that_cannot_be_are_refused(site: Site, name: str, value: str, sai
 
 
 def test_unknown_sites_and_strange_slugs_are_refused(federation: Federation) -> None:
-    with pytest.raises(UnknownSiteError):
+    with pytest.raises(NotFoundError):
         sites.change_site(site_id=uuid4(), changes={}, actor="user:1")
     for slug in ("", "Berlin Mitte", "-a", "a" * 64):
         with pytest.raises(InvalidValueError):
