@@ -12,7 +12,11 @@ from controlplane.permissions import roles_of
 from frontend import board
 from frontend.views.access import EVERY_ROLE, KEY_READERS, for_roles
 from frontend.words import word_of
+from latticeward.errors import NotFoundError, StateError
+from latticeward.messages import RoundRecord
+from latticeward.record_words import say_record
 from rounds.models import Round, Training
+from rounds.services.records import record_file
 
 _LISTED = 50
 
@@ -65,6 +69,46 @@ def round_record(request: HttpRequest, round_id: UUID) -> HttpResponse:
         bytes(row.signed_record),
         content_type="application/cbor",
         headers={"Content-Disposition": f'attachment; filename="round-{row.number}-{row.id}.cbor"'},
+    )
+
+
+@require_safe
+@for_roles(*EVERY_ROLE)
+def round_account(request: HttpRequest, round_id: UUID) -> HttpResponse:
+    """The signed account of a round, in words."""
+    row = get_object_or_404(
+        Round.objects.select_related("training").only("record", "signed_record", "training__title", "training__plan"),
+        pk=round_id,
+    )
+    if row.signed_record is None or row.record is None:
+        raise Http404
+    account = RoundRecord.from_bytes(bytes(row.record))
+    context = {
+        "round": row,
+        "training": row.training,
+        "account": account,
+        "words": say_record(account, row.training.round_plan),
+        **_rights(request),
+    }
+    return render(request, "frontend/round_account.html", context)
+
+
+@require_safe
+@for_roles(*KEY_READERS)
+def round_proof(request: HttpRequest, round_id: UUID) -> HttpResponse:
+    """The record with plan, trust statement and ledger proof, to be checked without this server."""
+    try:
+        raw = record_file(round_id)
+    except NotFoundError as error:
+        raise Http404 from error
+    except StateError:
+        said = "The ledger numbers its entries every few seconds, and this one has no number yet. Try again."
+        return HttpResponse(said, status=409, content_type="text/plain; charset=utf-8")
+    name = f"round-{round_id}.record"
+    return HttpResponse(
+        raw,
+        content_type="application/cbor",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
 
 

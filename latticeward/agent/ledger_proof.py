@@ -2,11 +2,9 @@
 
 from latticeward.agent.state import HeldCheckpoint
 from latticeward.agent.work import LedgerProof
-from latticeward.crypto.keys import CompositeVerifyKey
-from latticeward.crypto.signing import Purpose
-from latticeward.errors import UntrustedIssuerError
-from latticeward.ledger.checkpoint import key_hint, parse_checkpoint, verify_checkpoint
+from latticeward.ledger.checkpoint import verify_checkpoint
 from latticeward.ledger.merkle import leaf_hash, verify_consistency, verify_inclusion
+from latticeward.record_file import checkpoint_key
 from latticeward.trust import TrustStore, ledger_origin
 
 
@@ -33,7 +31,8 @@ def verify_proof(proof: LedgerProof, trust: TrustStore, *, held: HeldCheckpoint 
     """
     # 1
     origin = ledger_origin(trust.federation_id)
-    checkpoint = verify_checkpoint(proof.checkpoint, origin=origin, key=_signer(proof.checkpoint, origin, trust))
+    key = checkpoint_key(proof.checkpoint, origin=origin, trust=trust)
+    checkpoint = verify_checkpoint(proof.checkpoint, origin=origin, key=key)
     # 2
     verify_inclusion(
         leaf_hash(proof.entry),
@@ -52,12 +51,3 @@ def verify_proof(proof: LedgerProof, trust: TrustStore, *, held: HeldCheckpoint 
             proof=proof.consistency,
         )
     return HeldCheckpoint(size=checkpoint.size, root=checkpoint.root.hex())
-
-
-def _signer(note: str, origin: str, trust: TrustStore) -> CompositeVerifyKey:
-    """The key that the note's hint points to. The hint proves nothing; the signature does."""
-    hints = {line.hint for line in parse_checkpoint(note).signatures if line.name == origin}
-    for key in trust.verify_keys(Purpose.CHECKPOINT):
-        if key_hint(origin, key) in hints:
-            return key
-    raise UntrustedIssuerError(f"the checkpoint of {origin} is signed by no key that the trust anchor vouches for now")
