@@ -9,8 +9,10 @@ from typing import Final
 BENCHES: Final[dict[str, str]] = {
     "aead": "bench.aead",
     "crypto": "bench.crypto",
+    "enrol": "bench.enrol",
     "envelope": "bench.envelope",
     "federation": "bench.federation",
+    "keys": "bench.keys",
     "round": "bench.round",
     "start": "bench.start",
 }

@@ -1,0 +1,91 @@
+"""An installation of the control plane for measurements: a database of its own on PostgreSQL, RabbitMQ, Redis.
+
+The services are those that tests use (``LATTICEWARD_TEST_DATABASE_URL`` and its like, or their usual places on this
+machine). Everything that is made here is removed at the end, and only processes that were started here are ended.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pika
+import psycopg
+
+from bench.operator_api import OperatorApi
+from bench.processes import Processes, start_server
+from controlplane.celery import QUEUES
+from tests.run import SERVICES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """A running control plane.
+
+    Attributes:
+        address: of its web server.
+        api: an operator who is signed in.
+        folder: its state, with ``logs``; agents of a bench may have their homes here.
+        environment: what its processes were started with, for more of them.
+        processes: ends them with the installation.
+    """
+
+    address: str
+    api: OperatorApi
+    folder: Path
+    environment: dict[str, str]
+    processes: Processes
+
+
+@contextmanager
+def installation(**variables: str) -> Iterator[Installation]:
+    """Start one, and leave nothing behind.
+
+    Args:
+        variables: settings beside the addresses of the services.
+
+    Raises:
+        DemoError: a service does not answer, or the server does not start; the text says what to do.
+    """
+    with tempfile.TemporaryDirectory(prefix="latticeward-bench-") as scratch, _services() as services:
+        folder = Path(scratch)
+        environment = {"LATTICEWARD_VAR": str(folder), **services, **variables}
+        with Processes(logs=folder / "logs", environment=environment) as processes:
+            ready: dict[str, Any] = start_server(processes, port=None)
+            api = OperatorApi(ready["address"])
+            api.sign_in(ready["tool_sign_in"])
+            yield Installation(
+                address=ready["address"], api=api, folder=folder, environment=environment, processes=processes
+            )
+
+
+@contextmanager
+def _services() -> Iterator[dict[str, str]]:
+    addresses = {name: os.environ.get(variable, usual) for name, (variable, usual) in SERVICES.items()}
+    name = f"latticeward_bench_{uuid4().hex[:12]}"
+    server = addresses["PostgreSQL"]
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+    _forget_queues(addresses["RabbitMQ"])
+    try:
+        yield {
+            "LATTICEWARD_DATABASE_URL": f"{server.rsplit('/', 1)[0]}/{name}",
+            "LATTICEWARD_LIVE_URL": addresses["Redis"],
+            "LATTICEWARD_BROKER_URL": addresses["RabbitMQ"],
+        }
+    finally:
+        _forget_queues(addresses["RabbitMQ"])
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
+
+
+def _forget_queues(broker: str) -> None:
+    # What an earlier run left on the broker speaks of another database.
+    with pika.BlockingConnection(pika.URLParameters(broker)) as connection:
+        channel = connection.channel()
+        for queue in QUEUES:
+            channel.queue_delete(queue)
