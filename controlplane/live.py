@@ -143,7 +143,7 @@ def publish_live(event: Event) -> None:
         hub.dispatch(event)
         return
     try:
-        _redis().publish(CHANNEL, json.dumps(event, separators=(",", ":")))
+        redis_client().publish(CHANNEL, json.dumps(event, separators=(",", ":")))
     except Exception:
         # The write stands and the ledger has it: readers catch up by replay. Losing the whole request would be worse.
         logger.exception("live event %s of feed %s could not be sent", event["seq"], event["feed"])
@@ -152,7 +152,8 @@ def publish_live(event: Event) -> None:
 _client: Any = None
 
 
-def _redis() -> Any:
+def redis_client() -> Any:
+    """The process's connection pool to the Redis that all processes share; only where ``LIVE_URL`` is set."""
     global _client
     if _client is None:
         import redis

@@ -8,6 +8,7 @@ import copy
 import hashlib
 import math
 import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -16,38 +17,28 @@ from threading import Lock
 from typing import Final
 from uuid import UUID
 
-from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
-from django.core.cache import cache
 from django.db.models import Q
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
 from devices.models import Device
+from devices.nonces import spend_all
 from keys.models import Key, Owner
 from keys.rotation import server_address
-from latticeward.crypto.httpsig import (
-    NONCE_LIFETIME_SECONDS,
-    RequestFacts,
-    VerifiedRequest,
-    verify_body_digest,
-    verify_request,
-)
+from latticeward.crypto.httpsig import RequestFacts, VerifiedRequest, verify_body_digest, verify_request
 from latticeward.crypto.keys import AuthenticationVerifyKey, ClassicalVerifyKey
 from latticeward.errors import (
     CertificateNotValidError,
     CertificateRevokedError,
-    ClockSkewError,
+    LatticewardError,
     NotAuthenticatedError,
     NotPermittedError,
-    ReplayError,
     WrongContextError,
 )
 from latticeward.lifecycle import DeviceState, KeyState
 
-# Nonces in this process's memory are known from this instant on; nothing verifies requests before this module.
-_REMEMBERS_SINCE: Final = math.ceil(time.time())
 _SEEN_EVERY: Final = timedelta(seconds=10)
 
 _seen: dict[UUID, float] = {}
@@ -56,7 +47,7 @@ _seen_lock: Final = Lock()
 
 @dataclass(frozen=True, slots=True)
 class AuthenticatedDevice:
-    """Proof that a device sent this request, now and for the first time. Made only by ``authenticate``."""
+    """Proof that a device sent this request, now and for the first time. Made only by ``authenticate_all``."""
 
     device: Device
     request: VerifiedRequest
@@ -84,43 +75,86 @@ class Admit(StrEnum):
     RENEWING = "renewing"
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as it came, and whose requests its route takes."""
+
+    facts: RequestFacts
+    admit: Admit = Admit.ACTIVE
+
+
 def authenticate(
     facts: RequestFacts, *, admit: Admit = Admit.ACTIVE, now: datetime | None = None
 ) -> AuthenticatedDevice:
-    """Believe who sent a request, or refuse it.
+    """Believe who sent a request, or refuse it; as ``authenticate_all``.
+
+    Raises:
+        VerificationError, ProtocolError: the refusal.
+    """
+    outcome = authenticate_all([Asked(facts, admit)], now=now)[0]
+    if isinstance(outcome, LatticewardError):
+        raise outcome
+    return outcome
+
+
+def authenticate_all(
+    asked: Sequence[Asked], *, now: datetime | None = None
+) -> list[AuthenticatedDevice | LatticewardError]:
+    """Believe who sent each of several requests, or refuse it; one refusal does not touch the others.
 
     1. It was sent to this server.
     2. Both signatures hold, under the keys registered for the key id, and within the clock's skew.
     3. The device and its key may act now; asked of the database every time, so that a revocation acts at once.
     4. The nonce is new.
 
-    The body's digest is left to whoever reads the body.
+    The body's digest is left to whoever reads the body. Steps 3 and 4 ask once for all: under load that is what a
+    request costs beside its signatures.
 
     Args:
-        facts: the request; ``RequestFacts.make`` has checked their form.
-        admit: whose requests are taken.
+        asked: the requests; ``RequestFacts.make`` has checked their form.
 
-    Raises:
-        NotAuthenticatedError: no signature, or a key that nobody has.
-        InvalidSignatureError, MalformedMessageError, ClockSkewError, ReplayError, WrongContextError
-        CertificateRevokedError, CertificateNotValidError, NotPermittedError: known, and may not act now.
+    Returns:
+        In the order of ``asked`` a device, or one of
+
+        - NotAuthenticatedError: no signature, or a key that nobody has;
+        - InvalidSignatureError, MalformedMessageError, ClockSkewError, ReplayError, WrongContextError;
+        - CertificateRevokedError, CertificateNotValidError, NotPermittedError: known, and may not act now.
     """
     now = now or timezone.now()
-    # 1
-    if facts.authority != server_address():
-        raise WrongContextError(f"the request was made for {facts.authority}, this is {server_address()}")
+    outcomes: dict[int, AuthenticatedDevice | LatticewardError] = {}
 
-    # 2
-    request = verify_request(facts, resolve=_resolve, now=now)
+    # 1 and 2
+    signed: dict[int, VerifiedRequest] = {}
+    for place, one in enumerate(asked):
+        try:
+            signed[place] = _verify(one.facts, now)
+        except LatticewardError as refusal:
+            outcomes[place] = refusal
 
     # 3
-    device = _present(_identity(request.key_id).device)
-    _require_acting(device, request.key_id, admit, now)
+    acting: dict[int, AuthenticatedDevice] = {}
+    standing = _standing({request.key_id for request in signed.values()})
+    for place, request in signed.items():
+        try:
+            device, key = standing[request.key_id]
+            _require_acting(device, key, asked[place].admit, now)
+            acting[place] = AuthenticatedDevice(device, request)
+        except LatticewardError as refusal:
+            outcomes[place] = refusal
 
     # 4
-    _spend_nonce(request)
-    _note_seen(device, now)
-    return AuthenticatedDevice(device, request)
+    verdicts = spend_all([authenticated.request for authenticated in acting.values()]) if acting else []
+    for (place, authenticated), verdict in zip(acting.items(), verdicts, strict=True):
+        outcomes[place] = verdict or authenticated
+        if verdict is None:
+            _note_seen(authenticated.device, now)
+    return [outcomes[place] for place in range(len(asked))]
+
+
+def _verify(facts: RequestFacts, now: datetime) -> VerifiedRequest:
+    if facts.authority != server_address():
+        raise WrongContextError(f"the request was made for {facts.authority}, this is {server_address()}")
+    return verify_request(facts, resolve=_resolve, now=now)
 
 
 class SignedRequestAuthentication(BaseAuthentication):
@@ -164,17 +198,35 @@ def _resolve(key_id: str) -> tuple[AuthenticationVerifyKey, ClassicalVerifyKey]:
     return identity.authentication, identity.classical
 
 
-def _present(remembered: Device) -> Device:
-    """The device as it stands now: one narrow query, since this runs for every request of every device."""
-    fields = ("state", "suite", "key_epoch", "activated_at", "last_seen_at", "renewal_reason", "renewal_suite")
-    device = copy.copy(remembered)
-    now = Device.objects.filter(pk=device.pk).values_list(*fields).get()
-    for name, value in zip(fields, now, strict=True):
-        setattr(device, name, value)
-    return device
+@dataclass(frozen=True, slots=True)
+class _KeyStanding:
+    """Where an authentication key is in its life."""
+
+    state: str
+    not_after_at: datetime | None
+    superseded_at: datetime | None
+    overlap_until: datetime | None
 
 
-def _require_acting(device: Device, key_id: str, admit: Admit, now: datetime) -> None:
+def _standing(key_ids: Collection[str]) -> dict[str, tuple[Device, _KeyStanding]]:
+    """By key id, device and key as they stand now: two narrow queries, since this runs for every request."""
+    if not key_ids:
+        return {}
+    remembered = {key_id: _identity(key_id).device for key_id in key_ids}
+    fields = ("id", "state", "suite", "key_epoch", "activated_at", "last_seen_at", "renewal_reason", "renewal_suite")
+    rows = Device.objects.filter(pk__in={device.pk for device in remembered.values()}).values_list(*fields)
+    now_by_id = {row[0]: dict(zip(fields[1:], row[1:], strict=True)) for row in rows}
+    key_fields = ("key_id", *_KeyStanding.__slots__)
+    standing = {}
+    for key_id, *columns in Key.objects.filter(key_id__in=key_ids).values_list(*key_fields):
+        device = copy.copy(remembered[key_id])
+        for name, value in now_by_id[device.pk].items():
+            setattr(device, name, value)
+        standing[key_id] = (device, _KeyStanding(*columns))
+    return standing
+
+
+def _require_acting(device: Device, key: _KeyStanding, admit: Admit, now: datetime) -> None:
     if device.state == DeviceState.REVOKED:
         raise CertificateRevokedError(f"device {device.id} is revoked")
     allowed = {DeviceState.ACTIVE}
@@ -184,32 +236,19 @@ def _require_acting(device: Device, key_id: str, admit: Admit, now: datetime) ->
     if device.state not in allowed:
         raise NotPermittedError(f"device {device.id} is {device.state}")
     if device.state == DeviceState.ACTIVE:
-        _require_acting_key(device, key_id, admit, now)
+        _require_acting_key(device, key, admit, now)
 
 
-def _require_acting_key(device: Device, key_id: str, admit: Admit, now: datetime) -> None:
+def _require_acting_key(device: Device, key: _KeyStanding, admit: Admit, now: datetime) -> None:
     """Active keys act, superseded ones within their overlap; both until their certificate ends."""
-    fields = ("state", "not_after_at", "superseded_at", "overlap_until")
-    state, not_after_at, superseded_at, overlap_until = Key.objects.filter(key_id=key_id).values_list(*fields).get()
-    if state == KeyState.PRE_ACTIVE and admit is Admit.COLLECTING:
+    if key.state == KeyState.PRE_ACTIVE and admit is Admit.COLLECTING:
         return
-    superseded = state == KeyState.DEACTIVATED and superseded_at is not None
-    in_overlap = superseded and overlap_until is not None and now < overlap_until
-    if state != KeyState.ACTIVE and not in_overlap and not (superseded and admit is Admit.RENEWING):
-        raise CertificateRevokedError(f"the authentication key of device {device.id} is {state}")
-    if not_after_at is None or not_after_at <= now:
+    superseded = key.state == KeyState.DEACTIVATED and key.superseded_at is not None
+    in_overlap = superseded and key.overlap_until is not None and now < key.overlap_until
+    if key.state != KeyState.ACTIVE and not in_overlap and not (superseded and admit is Admit.RENEWING):
+        raise CertificateRevokedError(f"the authentication key of device {device.id} is {key.state}")
+    if key.not_after_at is None or key.not_after_at <= now:
         raise CertificateNotValidError(f"the certificate of device {device.id} has expired")
-
-
-def _spend_nonce(request: VerifiedRequest) -> None:
-    # An in-process memory knows nothing from before its own start, so a request from then might be a repetition.
-    if not settings.LIVE_URL and request.created_at.timestamp() < _REMEMBERS_SINCE:
-        early = _REMEMBERS_SINCE - request.created_at.timestamp()
-        raise ClockSkewError(
-            f"the request was made {early:.0f} s before this server started; send it again with a new nonce"
-        )
-    if not cache.add(f"nonce:{request.key_id}:{request.nonce}", 1, timeout=NONCE_LIFETIME_SECONDS):
-        raise ReplayError(f"nonce {request.nonce} of {request.key_id[:12]} was seen before")
 
 
 def _note_seen(device: Device, now: datetime) -> None:

@@ -22,8 +22,7 @@ from django.db import close_old_connections
 
 from controlplane.addresses import client_address
 from controlplane.errors import PROBLEM_TYPE, headers_of, problem, problem_of
-from controlplane.throttles import Limit, require_left, spend, spend_by_address
-from devices.authentication import Admit, AuthenticatedDevice, authenticate
+from devices.authentication import Admit, Asked
 from devices.models import Device
 from latticeward.crypto.httpsig import RequestFacts, VerifiedRequest, verify_body_digest
 from latticeward.errors import (
@@ -31,10 +30,9 @@ from latticeward.errors import (
     MalformedMessageError,
     MessageTooLargeError,
     NotFoundError,
-    ProtocolError,
     SlowRequestError,
-    VerificationError,
 )
+from rounds.gate import Arrival, Gate
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -217,6 +215,7 @@ class Door:
     def __init__(self, entries: list[Entry], otherwise: Callable[..., Awaitable[None]]) -> None:
         self._entries = entries
         self._otherwise = otherwise
+        self._gate = Gate(in_thread)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         matched = [(entry, found) for entry in self._entries if (found := entry.pattern.match(scope["path"]))]
@@ -250,7 +249,7 @@ class Door:
 
     async def _answer(self, entry: Entry, identity: str, scope: Scope, receive: Receive) -> Reply:
         facts = facts_of(scope)
-        verified = await in_thread(_admit, facts, entry.admit, _address_of(scope, facts))
+        verified = await self._gate.admit(Arrival(Asked(facts, entry.admit), _address_of(scope, facts)))
         call = Call(
             device=verified.device,
             facts=facts,
@@ -260,18 +259,6 @@ class Door:
             query=_parsed(facts.query),
         )
         return await entry.route(call)
-
-
-def _admit(facts: RequestFacts, admit: Admit, address: str) -> AuthenticatedDevice:
-    """Authenticate and count; whoever keeps sending what is refused is refused before any signature is looked at."""
-    require_left(Limit.REFUSED, address)
-    try:
-        verified = authenticate(facts, admit=admit)
-    except (VerificationError, ProtocolError):
-        spend_by_address(Limit.REFUSED, address)
-        raise
-    spend(Limit.DEVICE, str(verified.device.id))
-    return verified
 
 
 def _address_of(scope: Scope, facts: RequestFacts) -> str:

@@ -3,7 +3,7 @@
 import pytest
 from django.core.cache import cache
 
-from devices import authentication, services, sites
+from devices import authentication, nonces, services, sites
 from devices.models import Federation, Site
 from keys.services import forget_loaded_keys
 
@@ -11,7 +11,7 @@ from keys.services import forget_loaded_keys
 @pytest.fixture(autouse=True)
 def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     # The tests' process "started" long before its requests.
-    monkeypatch.setattr(authentication, "_REMEMBERS_SINCE", 0)
+    monkeypatch.setattr(nonces, "_REMEMBERS_SINCE", 0)
     authentication._seen.clear()
     cache.clear()
     forget_loaded_keys()

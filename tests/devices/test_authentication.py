@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from devices import authentication, services
+from devices import authentication, nonces, services
 from devices.authentication import Admit, authenticate
 from devices.models import Device, Site
 from keys.models import Key, Reason
@@ -88,7 +88,7 @@ def test_a_wrong_clock_is_told_by_how_many_seconds(machine: Machine, minutes: in
 
 def test_a_restart_opens_no_window_for_replays(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = machine.facts()
-    monkeypatch.setattr(authentication, "_REMEMBERS_SINCE", int(datetime.now(UTC).timestamp()) + 1)
+    monkeypatch.setattr(nonces, "_REMEMBERS_SINCE", int(datetime.now(UTC).timestamp()) + 1)
     with pytest.raises(ClockSkewError, match="before this server started"):
         authenticate(facts)
 
