@@ -2,11 +2,12 @@
 
 import secrets
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from devices import authentication, nonces, services
-from devices.authentication import Admit, authenticate
+from devices.authentication import Admit, Asked, authenticate, authenticate_all
 from devices.models import Device, Site
 from keys.models import Key, Reason
 from latticeward.crypto.httpsig import RequestFacts
@@ -151,3 +152,26 @@ def test_strangers_do_not_fill_the_memory_of_keys(site: Site, machine: Machine) 
         with pytest.raises(NotAuthenticatedError):
             authenticate(Machine.with_claim(site).facts())
     assert authentication._identity.cache_info().currsize == before
+
+
+def test_requests_looked_at_together_get_each_its_own_verdict(site: Site) -> None:
+    good, suspended, stranger = enrolled(site), enrolled(site), Machine.with_claim(site)
+    services.suspend_device(device_id=device_of(suspended).id, actor="user:1")
+    once = good.facts()
+    asked = [Asked(facts) for facts in (once, suspended.facts(), stranger.facts(), once, good.facts())]
+    outcomes = authenticate_all(asked)
+    assert [type(outcome).__name__ for outcome in outcomes] == [
+        "AuthenticatedDevice",
+        "NotPermittedError",
+        "NotAuthenticatedError",
+        "ReplayError",
+        "AuthenticatedDevice",
+    ]
+
+
+def test_a_batch_of_requests_asks_the_database_twice(site: Site, django_assert_num_queries: Any) -> None:
+    machines = [enrolled(site) for _ in range(3)]
+    authenticate_all([Asked(machine.facts()) for machine in machines])  # their keys are read once and for ever
+    asked = [Asked(machine.facts()) for machine in machines]
+    with django_assert_num_queries(2):
+        authenticate_all(asked)

@@ -54,7 +54,7 @@ def without_instance(answer: Answer) -> dict[str, Any]:
 def test_a_signed_request_is_answered_and_never_kept_by_caches(line: Line) -> None:
     answer = line.ask("GET", WORK)
     assert answer.status == 200
-    assert answer.json.keys() == {"token", "server_time", "rounds", "models"}
+    assert answer.json.keys() == {"token", "server_time", "rounds", "models", "renewal"}
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-content-type-options"] == "nosniff"
 
