@@ -5,6 +5,7 @@ connection of its device that stays open. A request counts when its answer came 
 """
 
 import asyncio
+import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ def enrolled_device(server: Installation, name: str = "bench") -> Identity:
     )
 
 
-def signed_requests(identity: Identity, path: str, query: str, *, count: int) -> list[bytes]:
+def signed_requests(identity: Identity, method: str, path: str, query: str, body: bytes, *, count: int) -> list[bytes]:
     """Complete HTTP/1.1 requests, each good once and only within the window of its time of creation."""
     authority = urlsplit(identity.server).netloc
     keys = identity.secrets.keys
@@ -53,12 +54,12 @@ def signed_requests(identity: Identity, path: str, query: str, *, count: int) ->
     made = []
     for _ in range(count):
         headers = sign_request(
-            "GET",
+            method,
             authority,
             path,
             query,
             (),
-            None,
+            hashlib.sha256(body).digest() if body else None,
             key_id=keys.authentication.verify_key.key_id.hex(),
             mldsa=keys.authentication,
             ed25519=keys.classical,
@@ -66,7 +67,8 @@ def signed_requests(identity: Identity, path: str, query: str, *, count: int) ->
             nonce=os.urandom(NONCE_BYTES),
         )
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        made.append(f"GET {target} HTTP/1.1\r\nHost: {authority}\r\n{lines}\r\n".encode("ascii"))
+        head = f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\nContent-Length: {len(body)}\r\n{lines}\r\n"
+        made.append(head.encode("ascii") + body)
     return made
 
 
