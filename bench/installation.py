@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import pika
 import psycopg
+from kombu import Connection
 
 from bench.operator_api import OperatorApi
 from bench.processes import Processes, start_server
@@ -85,7 +85,7 @@ def _services() -> Iterator[dict[str, str]]:
 
 def _forget_queues(broker: str) -> None:
     # What an earlier run left on the broker speaks of another database.
-    with pika.BlockingConnection(pika.URLParameters(broker)) as connection:
+    with Connection(broker) as connection:
         channel = connection.channel()
         for queue in QUEUES:
             channel.queue_delete(queue)
