@@ -56,6 +56,7 @@ logger = logging.getLogger(__name__)
 # a lock on a claim or on a hospital's one public address would let a stranger keep real machines out.
 _TELL_AT: Final = 50
 _COUNT_SECONDS: Final = 600
+_UNKNOWN: Final = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def begin_enrolment(*, transcript: bytes, mac: bytes, source: str, now: datetime
             device_class=claim.device_class.slug if claim else "",
         )
     except ClaimRefusedError:
-        _count_refusal(_claim_counter(claim.lookup_id if claim else "unknown"))
+        _count_refusal(_claim_counter(claim.lookup_id if claim else _UNKNOWN))
         if _count_refusal(_source_counter(source)) == _TELL_AT:
             logger.warning("%d claim codes were refused to %s in the last minutes", _TELL_AT, source)
         raise
@@ -288,9 +289,9 @@ def refusals_of(claims: Iterable[Claim]) -> dict[UUID, int]:
     return {counters[name]: int(count) for name, count in cache.get_many(counters).items()}
 
 
-def refusals_from(source: str) -> int:
-    """How often a code of an address was refused in the last minutes."""
-    return int(cache.get(_source_counter(source), 0))
+def refusals_of_unknown() -> int:
+    """How often a code that nobody made was tried in the last minutes; they lock nothing."""
+    return int(cache.get(_claim_counter(_UNKNOWN), 0))
 
 
 def _claim_counter(lookup_id: str) -> str:

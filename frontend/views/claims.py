@@ -15,6 +15,7 @@ from django.views.decorators.http import require_POST, require_safe
 from controlplane.errors import problem_of
 from controlplane.permissions import Role, roles_of
 from devices.claims import cancel_claim, create_claim, create_claims, parse_rows
+from devices.enrolment import refusals_of_unknown
 from devices.handout import code_row, codes_csv
 from devices.models import Claim, Federation
 from frontend.claims import DRAWN, hand_out, read_claims
@@ -96,6 +97,7 @@ def _page(request: HttpRequest, *, one: Form | None = None, many: Form | None = 
     federation = _federation()
     context: dict[str, Any] = {
         "rows": read_claims(federation, now=timezone.now()),
+        "strangers": refusals_of_unknown(),
         "may_order": federation is not None and Role.OPERATOR in roles_of(request.user),
     }
     if context["may_order"]:

@@ -159,7 +159,7 @@ def test_unknown_ids_cannot_lock_real_codes(site: Site) -> None:
         with pytest.raises(ClaimRefusedError):
             machine.begin(b"\xa1\x68claim_id\x45" + machine.code.lookup_id, bytes(32))
     assert enrolment.refusals_of([machine.claim]) == {}
-    assert enrolment.refusals_from("192.0.2.7") == 100
+    assert enrolment.refusals_of_unknown() == 100
     machine.code = real
     assert machine.finish(machine.begin()).state == "pending"
 

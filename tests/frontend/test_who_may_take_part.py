@@ -9,18 +9,26 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import segno
 from django.contrib.auth.models import User
+from django.core.cache import cache
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
 
 from controlplane.audit.models import AuditEntry
-from devices import claims, classes, services, sites
+from devices import claims, classes, enrolment, handout, services, sites
 from devices.models import Claim, DeviceClass, Federation, Site
 from latticeward.claim_code import parse_claim
+from latticeward.errors import ClaimRefusedError
 from tests.factories import make_device
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def nothing_counted() -> None:
+    cache.clear()
 
 
 @pytest.fixture
@@ -125,6 +133,26 @@ def test_a_code_is_cancelled_once(client: Client, operator: User, site: Site) ->
     assert "cancelled" in client.post(address, follow=True).content.decode()
     assert "Nothing was changed" in client.post(address, follow=True).content.decode()
     assert Claim.objects.get().wrapped_key is None
+
+
+def test_codes_that_nobody_made_are_told(client: Client, operator: User, site: Site) -> None:
+    client.force_login(operator)
+    assert "nobody made" not in client.get(reverse("claims")).content.decode()
+    for _ in range(2):
+        with pytest.raises(ClaimRefusedError):
+            enrolment.begin_enrolment(transcript=b"\xa1\x68claim_id\x45abcde", mac=bytes(32), source="192.0.2.7")
+    assert "2 codes that nobody made were tried" in client.get(reverse("claims")).content.decode()
+
+
+def test_the_qr_code_holds_server_whole_anchor_and_code(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    real = segno.make
+    monkeypatch.setattr(segno, "make", lambda content, **named: drawn.append(content) or real(content, **named))
+    _, code = claims.create_claim(site=site, device_class="gateway", actor="user:1")
+    assert handout.qr_svg(code).startswith("<svg xmlns=")
+    for read in (parse_claim(drawn[0]), parse_claim(handout.claim_file(code))):
+        assert (read.server, read.anchor, read.site) == ("http://127.0.0.1:8750", code.anchor, "cleveland")
+        assert (read.mac_key, len(read.anchor)) == (code.mac_key, 32)
 
 
 def test_a_codes_time_is_that_of_the_hospital(client: Client, operator: User, site: Site) -> None:
