@@ -15,6 +15,7 @@ from frontend.views import claims as claim_pages
 from frontend.views import classes as class_pages
 from frontend.views import devices as device_pages
 from frontend.views import ledger as ledger_pages
+from frontend.views import models as model_pages
 from frontend.views import overview as overview_pages
 from frontend.views import sign_in as sign_in_pages
 from frontend.views import sites as site_pages
@@ -88,6 +89,19 @@ urlpatterns = [
     path("rounds/<uuid:round_id>/account/", training_pages.round_account, name="round-account"),
     path("rounds/<uuid:round_id>/record/", training_pages.round_record, name="round-record"),
     path("rounds/<uuid:round_id>/proof/", training_pages.round_proof, name="round-proof"),
+    path("models/", model_pages.model_list, name="models"),
+    path("models/<uuid:model_id>/", model_pages.model_page, name="model"),
+    path("models/<uuid:model_id>/manifest/", model_pages.model_manifest, name="model-manifest"),
+    path("models/<uuid:model_id>/propose/", model_pages.propose, name="model-propose"),
+    path("models/<uuid:model_id>/retire/", model_pages.retire, name="model-retire"),
+    path("models/<uuid:model_id>/revoke/", model_pages.revoke, name="model-revoke"),
+    path("models/<uuid:model_id>/compare/", model_pages.compare, name="model-compare"),
+    path("models/<uuid:model_id>/export/", model_pages.export, name="model-export"),
+    path("model-exports/<uuid:export_id>/file/", model_pages.export_file, name="model-export-file"),
+    path("model-differences/<uuid:difference_id>/", model_pages.model_difference, name="model-difference"),
+    path("alias-moves/<uuid:move_id>/confirm/", model_pages.confirm_move, name="move-confirm"),
+    path("alias-moves/<uuid:move_id>/decline/", model_pages.decline_move, name="move-decline"),
+    path("alias-moves/<uuid:move_id>/withdraw/", model_pages.withdraw_move, name="move-withdraw"),
     path("devices/", device_pages.device_list, name="devices"),
     path("devices/<uuid:device_id>/approve/", device_pages.approve, name="device-approve"),
     path("devices/<uuid:device_id>/decline/", device_pages.decline, name="device-decline"),

@@ -9,6 +9,7 @@ from django.contrib.auth.forms import AuthenticationForm
 from devices.models import Battery, DeviceClass, Federation, Site
 from devices.sites import time_zones
 from latticeward.crypto.suites import MAKEABLE, SUITES
+from latticeward.model_files import MODEL_FORMATS
 
 ORDER_LIMIT_BYTES: Final = 100_000
 _LOOKS: Final = {
@@ -191,3 +192,39 @@ class NewClassForm(ClassForm):
         max_length=63, help_text="Lower-case letters, digits, hyphens. It stands in claim codes and stays as it is."
     )
     field_order = ("slug",)
+
+
+_REASON = {"required": "Say in a few words why: the reason goes into the ledger."}
+
+
+class ReasonForm(forms.Form):
+    """A decision that needs no more than its reason."""
+
+    reason = forms.CharField(max_length=500, error_messages=_REASON)
+
+
+class ProposeForm(ReasonForm):
+    """Proposing that an alias points at a version."""
+
+    alias = forms.RegexField(
+        r"^[a-z][a-z0-9-]{0,39}$",
+        error_messages={
+            "required": "Name the alias, for example production.",
+            "invalid": "An alias has 1 to 40 lower-case letters, digits and hyphens, a letter first.",
+        },
+    )
+
+
+class ExportForm(ReasonForm):
+    """Asking for a version as a file."""
+
+    format = forms.ChoiceField(
+        choices=[(name, name) for name in MODEL_FORMATS], error_messages={"required": "Choose a format."}
+    )
+    licence = forms.CharField(max_length=200, required=False)
+
+
+class CompareForm(forms.Form):
+    """The version to compare with."""
+
+    other = forms.UUIDField()

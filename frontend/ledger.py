@@ -13,7 +13,7 @@ from controlplane.audit.models import AuditEntry
 from devices.models import Device
 from frontend.words import sentence_of_code
 
-_PAGES: Final = {"training": "training", "round": "round"}
+_PAGES: Final = {"training": "training", "round": "round", "model": "model"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,10 @@ def _about(entry: AuditEntry, devices: Mapping[str, str]) -> str:
     device = devices.get(entry.subject_id) or devices.get(str(details.get("device", "")))
     if device:
         return device
+    if isinstance(details.get("alias"), str):
+        return f"alias {details['alias']}"
     if isinstance(details.get("number"), int):
-        return f"{entry.subject_kind} {details['number']}"
+        return f"{entry.subject_kind.replace('_', ' ')} {details['number']}"
     return f"{entry.subject_kind.replace('_', ' ')} {entry.subject_id[:8]}"
 
 

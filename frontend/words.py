@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from controlplane.errors import PROBLEMS
-from latticeward.lifecycle import DeviceState, ParticipantState, RoundState, TrainingState
+from latticeward.lifecycle import (
+    AliasMoveState,
+    DeviceState,
+    ModelExportState,
+    ModelState,
+    ParticipantState,
+    RoundState,
+    TrainingState,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,28 @@ CLAIM: Final[Mapping[str, Word]] = {
     "expired": Word("expired", "clock", "quiet", "Nobody used it in time."),
 }
 
+MODEL: Final[Mapping[str, Word]] = {
+    ModelState.AVAILABLE: Word("available", "check", "good", "Published; may be aliased and started from."),
+    ModelState.RETIRED: Word("retired", "circle", "quiet", "Superseded; hospitals keep it, nothing begins with it."),
+    ModelState.REVOKED: Word("revoked", "stop", "bad", "Must not be used; it is handed out no more."),
+}
+
+ALIAS_MOVE: Final[Mapping[str, Word]] = {
+    AliasMoveState.PROPOSED: Word("proposed", "hand", "warn", "Waits for a second person."),
+    AliasMoveState.CONFIRMED: Word("confirmed", "check", "good", "A second person agreed, and the alias was moved."),
+    AliasMoveState.DECLINED: Word("declined", "cross", "quiet", "A second person said no, or the version fell."),
+    AliasMoveState.WITHDRAWN: Word("withdrawn", "stop", "quiet", "Taken back by the person who proposed it."),
+    AliasMoveState.EXPIRED: Word("expired", "clock", "quiet", "Nobody decided in time."),
+}
+
+MODEL_EXPORT: Final[Mapping[str, Word]] = {
+    ModelExportState.REQUESTED: Word("being made", "pen", "active", "The aggregation worker writes and seals it."),
+    ModelExportState.READY: Word("ready", "inbox", "good", "Waits to be fetched, once."),
+    ModelExportState.TAKEN: Word("taken", "check", "quiet", "Handed out; nothing of it is kept here."),
+    ModelExportState.EXPIRED: Word("expired", "clock", "quiet", "Not fetched in time, and destroyed."),
+    ModelExportState.FAILED: Word("failed", "cross", "bad", "It could not be made."),
+}
+
 # Unknown is not offline: a device that never called has shown nothing about its line.
 CONNECTION: Final[Mapping[str, Word]] = {
     "online": Word("online", "dot", "good", "Called within the last 75 seconds."),
@@ -110,6 +140,9 @@ TABLES: Final[Mapping[str, Mapping[str, Word]]] = {
     "claim": CLAIM,
     "connection": CONNECTION,
     "work": WORK,
+    "model": MODEL,
+    "alias_move": ALIAS_MOVE,
+    "model_export": MODEL_EXPORT,
 }
 
 # Outcomes that no error class names.

@@ -1,4 +1,4 @@
-"""Charts that need no script, as SVG text: the quorum bar and the comparison's bars.
+"""Charts that need no script, as SVG text: the quorum bar, the comparison's bars, the change of tensors.
 
 They use percentages instead of a view box, so that they fill any width while letters keep their size, and classes
 instead of style attributes, which the content security policy forbids. Every chart carries a text for those who do not
@@ -6,8 +6,8 @@ see it; the table beside it holds the same numbers.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -97,6 +97,49 @@ def comparison_bars(bars: Sequence[Bar], *, metric: str) -> SafeString:
         rows,
         axis,
     )
+
+
+def tensor_bars(tensors: Sequence[Mapping[str, Any]]) -> SafeString:
+    """One bar a tensor: its relative change (norm of the change by norm before), or its norm where that was zero.
+
+    The longest bar is the tensor that changed most; a tensor without a counterpart has no bar and says why.
+    """
+    sizes = [row["relative"] if row["relative"] is not None else row["l2"] or 0.0 for row in tensors]
+    top = max(sizes, default=0.0) or 1.0
+    rows = format_html_join(
+        "",
+        '<text class="bar-label" x="0" y="{}">{}</text>'
+        '<rect class="bar bar-{}" x="0" y="{}" width="{}%" height="16" rx="3"></rect>'
+        '<text class="bar-value" x="{}%" y="{}" dx="6">{}</text>',
+        (
+            (
+                place * _ROW_PX + 14,
+                row["name"],
+                "federated" if row["change"] == "changed" else "single",
+                place * _ROW_PX + 20,
+                _number(max(0.4, size / top * _FULL_WIDTH)),
+                _number(max(0.4, size / top * _FULL_WIDTH)),
+                place * _ROW_PX + 33,
+                _say_change(row),
+            )
+            for place, (row, size) in enumerate(zip(tensors, sizes, strict=True))
+        ),
+    )
+    said = "; ".join(f"{row['name']} {_say_change(row)}" for row in tensors)
+    return format_html(
+        '<svg class="chart-svg" width="100%" height="{}" role="img" aria-label="{}">{}</svg>',
+        len(tensors) * _ROW_PX + 4,
+        said,
+        rows,
+    )
+
+
+def _say_change(row: Mapping[str, Any]) -> str:
+    if row["change"] != "changed":
+        return str(row["change"])
+    if row["relative"] is None:
+        return f"{row['l2']:.3g} from zero"
+    return f"{row['relative'] * 100:.3g} %"
 
 
 def _length(value: float, start: float) -> float:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -15,11 +16,12 @@ from django.utils.safestring import SafeString, mark_safe
 
 from controlplane.permissions import roles_of
 from frontend.charts import bars
-from frontend.comparison import Comparison
+from frontend.comparison import Bar, Comparison
 from frontend.sentences import name_round, say_duration
 from frontend.views.access import EVERY_ROLE, KEY_READERS
 from frontend.words import Word, metric_name, sentence_of_code, word_of
 from latticeward.crypto.suites import Suite
+from rounds.registry.selectors import AtHospital
 
 register = template.Library()
 
@@ -28,12 +30,15 @@ _MODULES: Final = {"live": "frontend/live.js"}
 _NAVIGATION: Final = (
     ("overview", "Overview", "home", EVERY_ROLE),
     ("trainings", "Trainings", "rounds", EVERY_ROLE),
+    ("models", "Models", "model", EVERY_ROLE),
     ("devices", "Devices", "device", KEY_READERS),
     ("ledger", "Ledger", "ledger", KEY_READERS),
 )
 _BELOW: Final = {
     "training": "trainings",
     "round": "trainings",
+    "model": "models",
+    "model-difference": "models",
     **dict.fromkeys(
         ("claims", "claim-order", "claim-bulk", "sites", "site", "device-classes", "device-class"), "devices"
     ),
@@ -194,3 +199,36 @@ def quorum_bar(accepted: int, quorum: int, total: int) -> SafeString:
 def comparison_bars(comparison: Comparison) -> SafeString:
     """The comparison as bars."""
     return bars.comparison_bars(comparison.bars, metric=comparison.metric)
+
+
+@register.simple_tag
+def tensor_bars(tensors: list[dict[str, Any]]) -> SafeString:
+    """How much each tensor changed, as bars."""
+    return bars.tensor_bars(tensors)
+
+
+@register.simple_tag
+def hospital_bars(rows: Sequence[AtHospital], metric: str) -> SafeString:
+    """A version's metric at each hospital that may be shown."""
+    shown = [Bar(row.hospital, row.value, "single", row.hospital) for row in rows]
+    return bars.comparison_bars(shown, metric=metric)
+
+
+@register.filter
+def short_digest(value: bytes) -> str:
+    """The first twelve hexadecimal digits of a digest; the whole one stands on the version's page."""
+    return bytes(value).hex()[:12]
+
+
+@register.filter
+def shape(sides: list[int] | None) -> str:
+    """A tensor's shape, such as "27 x 64"; a dash where there is none."""
+    if sides is None:
+        return "\u2013"
+    return " \u00d7 ".join(str(side) for side in sides) or "1"
+
+
+@register.filter
+def percent(share: float) -> str:
+    """A share of one in per cent, three digits."""
+    return f"{share * 100:.3g} %"

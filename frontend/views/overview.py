@@ -1,5 +1,6 @@
 """The overview: what needs a person, what is running, how the hospitals are."""
 
+from django.contrib.auth.models import User
 from django.db.models import Sum
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -9,10 +10,11 @@ from django.views.decorators.http import require_safe
 from controlplane.audit.models import AuditEntry, AuditFeed
 from controlplane.permissions import roles_of
 from devices.models import Federation
-from frontend import board, fleet, ledger
+from frontend import board, fleet, ledger, registry
 from frontend.views.access import EVERY_ROLE, KEY_READERS, for_roles
 from latticeward.lifecycle import DeviceState, TrainingState
 from rounds.models import Training
+from rounds.registry import selectors
 
 _RECENT_ENTRIES = 8
 # Devices that never took part or never will again stand on the fleet's page only.
@@ -38,6 +40,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         "federation": federation,
         "topics": topics,
         "pending": [row for row in rows if row.is_pending] if sees_keys else [],
+        "proposals": _proposals(request, federation) if sees_keys else (),
         "failed_rounds": fleet.failed_rounds(),
         "boards": boards,
         "has_trainings": bool(trainings),
@@ -48,6 +51,12 @@ def overview(request: HttpRequest) -> HttpResponse:
     }
     part = request.GET.get("part") == "now"
     return render(request, "frontend/_overview_now.html" if part else "frontend/overview.html", context)
+
+
+def _proposals(request: HttpRequest, federation: Federation | None) -> tuple[registry.Proposal, ...]:
+    if federation is None or not isinstance(request.user, User):
+        return ()
+    return registry.proposals(selectors.moves(federation=federation, waiting=True), viewer=request.user)
 
 
 def _entries(rows: list[fleet.DeviceRow]) -> list[ledger.LedgerRow]:

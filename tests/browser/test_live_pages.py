@@ -164,6 +164,13 @@ def test_every_page_is_accessible_and_fits(
         "no-device": "/devices/?credential=suspended",
         "ledger": "/ledger/",
     }
+    models = plane.do("registry")
+    addresses |= {
+        "models": "/models/",
+        "model": f"/models/{models['second']}/",
+        "model-kept": f"/models/{models['first']}/",
+        "model-difference": f"/model-differences/{models['difference']}/",
+    }
     plane.do("ask", site="Cleveland")
     _examine(page, addresses, f"{scheme}-{viewport['width']}")
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from django.contrib.auth.models import User
 from django.utils import timezone
 
 from controlplane.asgi import application
@@ -16,7 +17,9 @@ from devices import sites
 from devices.claims import cancel_claim, create_claim
 from devices.models import Federation, Site
 from keys.ceremony import init_authority
-from rounds.models import Round, Training
+from rounds.models import ModelDifference, Round, Training
+from rounds.services import aliases
+from rounds.services.differences import request_difference
 from tests.frontend import scene
 
 _refuses_sockets = threading.Event()
@@ -76,6 +79,30 @@ def found_authority() -> dict[str, str]:
     return {"site": str(site.id), "class": str(federation.device_classes.get(slug="gateway").id)}
 
 
+def registry() -> dict[str, str]:
+    """Versions of an ended training: one in production, one proposed by another person, compared with the first."""
+    if (made := ModelDifference.objects.first()) is not None:
+        return {"first": str(made.before_id), "second": str(made.after_id), "difference": str(made.id)}
+    training = scene.make_training(Training.objects.earliest("created_at").federation)
+    for value in (0.5, 0.83, 0.861):
+        scene.run_round(training, value)
+    scene.complete(training)
+    first, second, third = training.models.select_related("training__federation").order_by("number")
+    scene.measure_hospitals(second)
+    other = User.objects.get_or_create(username="conrad")[0]
+    aliases.confirm_move(
+        move_id=aliases.propose_move(
+            model=first, name="production", reason="first good one", actor=f"user:{other.pk}"
+        ).id,
+        actor=f"user:{first_operator().pk}",
+    )
+    aliases.propose_move(model=second, name="production", reason="better everywhere", actor=f"user:{other.pk}")
+    aliases.propose_move(model=third, name="candidate", reason="to be tried out", actor=f"user:{first_operator().pk}")
+    difference = request_difference(before=first, after=second, actor=f"user:{other.pk}")
+    ModelDifference.objects.filter(pk=difference.pk).update(computed_at=timezone.now(), result=scene.DIFFERENCE)
+    return {"first": str(first.id), "second": str(second.id), "difference": str(difference.id)}
+
+
 def drop_line() -> dict[str, str]:
     """Close every websocket and let none in."""
     _refuses_sockets.set()
@@ -100,6 +127,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "scene": set_scene,
     "finish": finish,
     "fail": fail,
+    "registry": registry,
     "count": lambda hospital, **names: scene.count_update(_current(**names), hospital),
     "publish": lambda value, **names: scene.publish(_current(**names), value),
     "open": lambda training: {

@@ -1,8 +1,9 @@
 """A federation as the pages meet it, made of rows and real transitions; no cryptography, no worker."""
 
 import hashlib
+from dataclasses import replace
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from django.db import transaction
 from django.utils import timezone
@@ -12,7 +13,9 @@ from controlplane.transitions import apply_transition
 from devices.models import Device, Federation, Site
 from keys.models import Key, Owner
 from latticeward.lifecycle import DEVICE, PARTICIPANT, ROUND, TRAINING, DeviceState
+from latticeward.plan_parts import MetricRelease
 from rounds.models import ModelVersion, Participant, Round, Training
+from rounds.views import plan_for
 from tests.factories import make_class
 
 HOSPITALS = ("Cleveland", "Hungary", "Switzerland", "VA Long Beach")
@@ -27,6 +30,42 @@ COMPARISON = {
         "switzerland": {"value": 0.657, "small_sample": True, "examples": 37},
         "va-long-beach": {"value": 0.761, "small_sample": False, "examples": 60},
     },
+}
+
+DIFFERENCE = {
+    "tensors": [
+        {
+            "name": "weight",
+            "change": "changed",
+            "before_shape": [35],
+            "after_shape": [35],
+            "l2": 0.25,
+            "largest": 0.1,
+            "relative": 0.125,
+            "cosine": 0.9912,
+        },
+        {
+            "name": "bias",
+            "change": "changed",
+            "before_shape": [1],
+            "after_shape": [1],
+            "l2": 0.01,
+            "largest": 0.01,
+            "relative": None,
+            "cosine": None,
+        },
+        {
+            "name": "scale",
+            "change": "added",
+            "before_shape": None,
+            "after_shape": [],
+            "l2": None,
+            "largest": None,
+            "relative": None,
+            "cosine": None,
+        },
+    ],
+    "total": None,
 }
 
 
@@ -85,14 +124,16 @@ def make_training(
     federation: Federation, *, rounds_max: int = 15, comparison: dict[str, object] | None = None
 ) -> Training:
     """A running training."""
+    plan = plan_for({"job": "heart", "title": "Heart disease", "rounds": rounds_max}, federation)
     training = Training.objects.create(
+        id=UUID(plan.training_id),
         federation=federation,
-        title="Heart disease",
-        job="heart",
-        plan=b"plan",
-        plan_digest=bytes(32),
-        suite="hybrid",
-        quorum=3,
+        title=plan.title,
+        job=plan.job,
+        plan=plan.to_bytes(),
+        plan_digest=plan.digest,
+        suite=plan.suite,
+        quorum=plan.quorum,
         metric="auc",
         rounds_max=rounds_max,
         comparison=comparison,
@@ -171,7 +212,7 @@ def publish(current: Round, value: float) -> None:
         model = ModelVersion.objects.create(
             training=current.training,
             number=current.number,
-            weights_digest=bytes(32),
+            weights_digest=hashlib.sha256(current.id.bytes).digest(),
             base_model_digest=bytes(32),
             manifest=b"manifest",
             signed_manifest=b"signed",
@@ -201,6 +242,18 @@ def run_round(training: Training, value: float, *, kind: str = "training") -> Ro
         count_update(current, participant.device.site.name)
     publish(current, value)
     return current
+
+
+def measure_hospitals(model: ModelVersion) -> None:
+    """The hospitals' own values of a version, as a plan that releases them would have them kept."""
+    plan = model.training.round_plan
+    released = replace(plan, release=MetricRelease(hospital_metrics=True, patients_per_class=20))
+    Training.objects.filter(pk=model.training_id).update(plan=released.to_bytes())
+    measured = Participant.objects.filter(round__base_model=model).order_by("device__site__name")
+    for participant, value in zip(measured, (0.874, 0.861, 0.702, 0.796), strict=True):
+        Participant.objects.filter(pk=participant.pk).update(
+            metric={"name": plan.metric, "value": value, "patients": 60}
+        )
 
 
 def complete(training: Training) -> None:

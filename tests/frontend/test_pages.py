@@ -1,7 +1,7 @@
 """Who may open which page, what it shows, what it shows when there is nothing, and how many queries it takes."""
 
 from collections.abc import Callable
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.contrib.auth.models import User
@@ -10,6 +10,7 @@ from django.urls import reverse
 
 from devices.models import Device, DeviceClass, Site
 from rounds.models import Training
+from rounds.services.differences import request_difference
 from tests.frontend import scene
 
 pytestmark = pytest.mark.django_db
@@ -22,6 +23,10 @@ PAGES = {
     "training": EVERYBODY,
     "round": EVERYBODY,
     "round-record": KEY_READERS,
+    "models": EVERYBODY,
+    "model": EVERYBODY,
+    "model-manifest": KEY_READERS,
+    "model-difference": EVERYBODY,
     "devices": KEY_READERS,
     "claims": KEY_READERS,
     "sites": KEY_READERS,
@@ -31,9 +36,21 @@ PAGES = {
     "ledger": KEY_READERS,
 }
 # The whole page of a signed-in operator, session and person included.
-QUERIES = {"overview": 15, "trainings": 4, "training": 9, "round": 7, "round-record": 4, "devices": 8, "ledger": 10}
+QUERIES = {
+    "overview": 16,
+    "trainings": 4,
+    "training": 9,
+    "round": 7,
+    "round-record": 4,
+    "devices": 8,
+    "ledger": 10,
+    "models": 10,
+    "model": 18,
+    "model-manifest": 6,
+    "model-difference": 18,
+}
 QUERIES |= {"claims": 9, "sites": 6, "site": 6, "device-classes": 6, "device-class": 5}
-MOVING = ("overview", "training", "round", "devices", "ledger")
+MOVING = ("overview", "training", "round", "models", "model", "devices", "ledger")
 
 Address = Callable[[str], str]
 
@@ -51,7 +68,16 @@ def training(db: None) -> Training:
 def address(training: Training) -> Address:
     last = training.rounds.order_by("-number").first()
     assert last is not None
-    arguments = {"training": [training.id], "round": [last.id], "round-record": [last.id]}
+    first, second = training.models.order_by("number")
+    difference = request_difference(before=first, after=second, actor="system")
+    arguments: dict[str, list[UUID]] = {
+        "training": [training.id],
+        "round": [last.id],
+        "round-record": [last.id],
+        "model": [first.id],
+        "model-manifest": [first.id],
+        "model-difference": [difference.id],
+    }
     arguments |= {"site": [Site.objects.earliest("name").id], "device-class": [DeviceClass.objects.earliest("name").id]}
     return lambda page: reverse(page, args=arguments.get(page, []))
 
@@ -113,6 +139,7 @@ def test_the_moving_part_is_the_same_address_without_the_frame(
     [
         ("overview", "No training yet"),
         ("trainings", "No training yet"),
+        ("models", "No model yet"),
         ("devices", "No device yet"),
         ("ledger", "The ledger is empty"),
     ],
@@ -124,7 +151,7 @@ def test_empty_pages_say_what_they_are_for(client: Client, operator: User, page:
     assert sentence in answer.content.decode()
 
 
-@pytest.mark.parametrize("page", ["training", "round"])
+@pytest.mark.parametrize("page", ["training", "round", "model", "model-difference"])
 def test_unknown_ids_are_not_found(client: Client, operator: User, page: str) -> None:
     client.force_login(operator)
     assert client.get(reverse(page, args=[uuid4()])).status_code == 404
