@@ -8,6 +8,7 @@ from typing import Final
 
 BENCHES: Final[dict[str, str]] = {
     "aead": "bench.aead",
+    "aggregate": "bench.aggregate",
     "crypto": "bench.crypto",
     "enrol": "bench.enrol",
     "envelope": "bench.envelope",

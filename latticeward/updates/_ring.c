@@ -1,9 +1,9 @@
-/* Sums of ring vectors, modulo 2^32 or 2^64: what latticeward/updates/ring.py computes in NumPy, at the speed of memory.
+/* Sums of ring vectors, modulo 2^32 or 2^64: what latticeward/updates/ring.py computes in NumPy, at memory's speed.
  *
- * NumPy adds one vector at a time, so the sum is loaded and stored once a vector: about half of what memory gives. Here
- * four vectors are added at once to a block of the sum that stays in the first cache, and the next page of each is asked
- * for ahead, since four streams are more than some prefetchers follow. Vectors may begin at any address: they lie inside
- * decrypted bytes.
+ * NumPy adds one vector at a time, so the sum is loaded and stored once a vector: about half of what memory gives.
+ * Here four vectors are added at once to a block of the sum that stays in the second cache, and what comes next of each
+ * is asked for ahead, since four streams are more than some prefetchers follow. Vectors may begin at any address, since
+ * they lie inside decrypted bytes, and may not overlap the sum.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -14,20 +14,20 @@
 #define EVERY_WIDTH
 #endif
 
-#define BLOCK_BYTES 32768
-#define AHEAD_BYTES 4096
+#define BLOCK_BYTES 131072
+#define AHEAD_BYTES 2048
 #define LINE_BYTES 64
 #define TILE_BYTES 256
 
 #define DEFINE_ADD(NAME, WORD)                                                                                         \
     typedef WORD __attribute__((aligned(1))) NAME##_word;                                                              \
-    EVERY_WIDTH void NAME(NAME##_word *sum, const NAME##_word *const *vectors, size_t count, size_t length)            \
+    EVERY_WIDTH void NAME(NAME##_word *restrict sum, const NAME##_word *const *vectors, size_t count, size_t length)   \
     {                                                                                                                  \
         enum { BLOCK = BLOCK_BYTES / sizeof(WORD), AHEAD = AHEAD_BYTES / sizeof(WORD),                                 \
                LINE = LINE_BYTES / sizeof(WORD), TILE = TILE_BYTES / sizeof(WORD) };                                   \
         for (size_t start = 0; start < length; start += BLOCK) {                                                       \
             size_t n = length - start < BLOCK ? length - start : BLOCK, k = 0;                                         \
-            NAME##_word *s = sum + start;                                                                              \
+            NAME##_word *restrict s = sum + start;                                                                     \
             for (; k + 4 <= count; k += 4) {                                                                           \
                 const NAME##_word *a = vectors[k] + start, *b = vectors[k + 1] + start;                                \
                 const NAME##_word *c = vectors[k + 2] + start, *d = vectors[k + 3] + start;                            \

@@ -28,6 +28,7 @@ _BLOCK: Final = 32_768
 # Below this a call through ctypes costs more than it saves.
 _SHORT: Final = 4_096
 _KNOWN_VECTORS: Final = 7
+_KNOWN_WORDS: Final = 40_005
 
 
 def accumulate(partial: RingVector, *vectors: RingVector) -> None:
@@ -42,7 +43,7 @@ def accumulate(partial: RingVector, *vectors: RingVector) -> None:
     """
     _check_alike(partial, vectors)
     add = _compiled() if partial.size >= _SHORT else None
-    if add is None or not all(vector.flags.c_contiguous for vector in (partial, *vectors)):
+    if add is None or not partial.flags.c_contiguous or not all(_stands_apart(vector, partial) for vector in vectors):
         add = add_by_numpy
     add(partial, vectors)
 
@@ -86,7 +87,7 @@ def _compiled() -> _Adder | None:
 
     for dtype in (np.uint32, np.uint64):
         # Odd lengths and an odd number of vectors pass through every loop; the values wrap around.
-        words = np.arange((_KNOWN_VECTORS + 1) * (_SHORT * 4 + 5), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        words = np.arange((_KNOWN_VECTORS + 1) * _KNOWN_WORDS, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         rows: NDArray[Any] = words.astype(dtype).reshape(_KNOWN_VECTORS + 1, -1)
         first, *others = rows
         expected = first.copy()
@@ -95,6 +96,10 @@ def _compiled() -> _Adder | None:
         if not np.array_equal(first, expected):
             raise SelfTestError("the compiled ring sum differs from NumPy's")
     return add
+
+
+def _stands_apart(vector: RingVector, partial: RingVector) -> bool:
+    return vector.flags.c_contiguous and not np.may_share_memory(vector, partial)
 
 
 def _check_alike(partial: RingVector, vectors: Sequence[RingVector]) -> None:
