@@ -14,6 +14,7 @@ BENCHES: Final[dict[str, str]] = {
     "envelope": "bench.envelope",
     "federation": "bench.federation",
     "keys": "bench.keys",
+    "pipeline": "bench.pipeline",
     "round": "bench.round",
     "start": "bench.start",
 }
