@@ -213,7 +213,8 @@ class _Case:
         marks.append(time.perf_counter())
         stages = zip(("intake", "merge", "seal", "publish"), marks[:-1], marks[1:], strict=True)
         processor = time.process_time() - began
-        return {"all": marks[-1] - marks[0], "processor": processor, **{stage: end - begin for stage, begin, end in stages}}
+        found = {stage: end - begin for stage, begin, end in stages}
+        return {"all": marks[-1] - marks[0], "processor": processor, **found}
 
     def _partial(self, share: Sequence[int]) -> RingVector:
         total = self.opening.codec.empty_sum()

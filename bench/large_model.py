@@ -15,7 +15,8 @@ from latticeward.crypto.envelope import EnvelopeHeader, Recipient, seal_envelope
 from latticeward.crypto.kem import EncapsulationKey
 from latticeward.crypto.signing import Purpose
 from latticeward.opening import ROUND_EPOCH, ROUND_ROLE, codec_of
-from latticeward.plan import RoundPlan, StageSeconds
+from latticeward.plan import RoundPlan
+from latticeward.plan_parts import StageSeconds
 from latticeward.protection import PROTECTIONS
 from latticeward.updates.clipping import ModelUpdate, clip_update
 from latticeward.updates.encoding import EncodedUpdate
@@ -30,6 +31,7 @@ def large_plan(*, parameters: int, devices: int, rounds: int = 1, federation_id:
     """A plan of the suite ``hybrid`` for a cohort that takes part as a whole."""
     return RoundPlan(
         training_id=str(uuid4()),
+        sensitivity="routine",
         federation_id=federation_id or str(uuid4()),
         title=f"{parameters:,} numbers, {devices} devices",
         job="heart",
@@ -44,7 +46,7 @@ def large_plan(*, parameters: int, devices: int, rounds: int = 1, federation_id:
         cohort_bound=max(devices, 2),
         quorum=devices,
         k_hospitals=2,
-        k_patients=2,
+        k_patients=5,
         metric="auc",
         metric_size=METRICS["auc"].size,
         evaluate_last=False,

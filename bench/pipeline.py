@@ -27,8 +27,8 @@ from bench.reference_arrangement import averages_with_torch, reference_seconds
 
 PARAMETERS: Final = 1_000_000
 TIMEOUT_SECONDS: Final = 900
-# Blobs in memory, where a machine has such a folder: what a fast local path is for.
-FAST_FOLDER: Final = Path("/dev/shm")
+# Blobs in memory, where a machine has such a folder: what a fast local path is for. A folder of our own is made there.
+FAST_FOLDER: Final = Path("/dev/shm")  # noqa: S108
 _SERVICES: Final = {
     "LATTICEWARD_DATABASE_URL": "LATTICEWARD_TEST_DATABASE_URL",
     "LATTICEWARD_BROKER_URL": "LATTICEWARD_TEST_BROKER_URL",

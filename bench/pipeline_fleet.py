@@ -7,6 +7,7 @@ from pathlib import Path
 
 from devices import claims, enrolment, services
 from devices.models import Device, Federation
+from devices.sites import create_site
 from keys.rotation import server_address
 from latticeward.agent.config import AgentConfig
 from latticeward.agent.interruption import Interruption
@@ -28,9 +29,7 @@ class FleetDevice:
 
 def enrol(federation: Federation, number: int, *, server: str, home: Path) -> FleetDevice:
     """A device at a hospital of its own, all the way to its certificate."""
-    site = services.create_site(
-        federation=federation, slug=f"hospital-{number}", name=f"Hospital {number}", actor="bench"
-    )
+    site = create_site(federation=federation, slug=f"hospital-{number}", name=f"Hospital {number}", actor="bench")
     _, code = claims.create_claim(site=site, device_class="workstation", auto_approve=True, actor="bench")
     keys = DeviceKeys.generate()
     raw = EnrolmentTranscript(

@@ -1,4 +1,4 @@
-"""The rounds that ``bench pipeline`` measures, once Django is set up: latencies first to last, and intake throughput."""
+"""The rounds that ``bench pipeline`` measures, once Django is set up: latencies, and the throughput of intake."""
 
 import time
 import urllib.error

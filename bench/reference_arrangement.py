@@ -1,9 +1,9 @@
 """What a plain arrangement of the same job costs: one after the other, Ascon in Python, a loop over tensors.
 
-Three updates are decapsulated, verified over their whole body, decrypted, loaded and averaged key by key; then the model
-is encrypted, signed and encapsulated anew for each of the three. Keys and signatures are native; Ascon is the plain
-Python form of this repository, which is some 2.5 times as fast as the PyPI package. Its time grows with the length and
-with nothing else, so it is measured on a part and scaled; everything else is measured whole.
+Three updates are decapsulated, verified over their whole body, decrypted, loaded and averaged key by key; then the
+model is encrypted, signed and encapsulated anew for each of the three. Keys and signatures are native; Ascon is the
+plain Python form of this repository, which is some 2.5 times as fast as the PyPI package. Its time grows with the
+length and with nothing else, so it is measured on a part and scaled; everything else is measured whole.
 """
 
 import importlib
@@ -33,7 +33,7 @@ def reference_seconds(parameters: int) -> float:
     signer, receiver = AuthenticationSigningKey.generate(), DecapsulationKey.generate()
     signature, stanza = signer.sign(body), hpke_seal(bytes(32), key=receiver.encapsulation_key, info=b"")
     saved = io.BytesIO()
-    np.savez(saved, **{f"tensor{n}": part for n, part in enumerate(_tensors(parameters))})
+    np.savez(saved, *_tensors(parameters))
     core, part = ReferenceCore(), body[:PART_BYTES]
     sealed = core.seal(key=bytes(16), nonce=bytes(16), associated_data=b"", plaintext=part)
     steps: list[tuple[float, Callable[[], object]]] = [

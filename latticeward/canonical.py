@@ -19,6 +19,9 @@ from latticeward.errors import MalformedMessageError, MessageTooLargeError
 DEPTH_LIMIT: Final = 8
 INTEGER_LOW: Final = -(2**63)
 INTEGER_HIGH: Final = 2**64 - 1
+# The major types that ``digest`` writes itself, in the upper three bits of an item's first byte.
+_BYTES: Final = 2 << 5
+_ARRAY: Final = 4 << 5
 
 # The decoder of the library gives many tags a meaning (dates, big numbers, regular expressions, shared references).
 # None of them is in our formats, and each is code that a stranger's bytes could reach: all are refused before they run.
@@ -86,14 +89,27 @@ def decode(raw: bytes | memoryview, *, limit_bytes: int) -> Any:
     return value
 
 
-def digest(label: str, *parts: bytes) -> bytes:
+def digest(label: str, *parts: bytes | memoryview) -> bytes:
     """SHA-256 of the encoded array of a label and parts: 32 bytes that mean one thing only.
 
     Args:
         label: what the digest is of, with its version, as ``latticeward/weights/v1``.
-        parts: any number of byte strings of any length.
+        parts: any number of byte strings of any length; a memoryview is of single bytes.
     """
-    return hashlib.sha256(encode([label, *parts])).digest()
+    # Head by head instead of by ``encode``, which would copy a model's bytes twice before they are hashed.
+    hasher = hashlib.sha256(_head(_ARRAY, 1 + len(parts)) + encode(label))
+    for part in parts:
+        hasher.update(_head(_BYTES, len(part)))
+        hasher.update(part)
+    return hasher.digest()
+
+
+def _head(kind: int, length: int) -> bytes:
+    """The first bytes of an item: its kind and length in the shortest form (RFC 8949, section 3)."""
+    if length < 24:
+        return bytes([kind | length])
+    size = next(size for size in (1, 2, 4, 8) if length < 1 << 8 * size)
+    return bytes([kind | 23 + size.bit_length()]) + length.to_bytes(size, "big")
 
 
 class Fields:

@@ -1,7 +1,9 @@
-"""Sealed blobs in and out, by digest: envelopes, partial sums and model bodies never live in the database.
+"""Sealed blobs in and out, by name: envelopes, partial sums and model bodies never live in the database.
 
-A blob is written beside its final place, flushed to the disk and renamed, so a name that exists is a whole blob.
-Names are SHA-256 of the bytes in hex. Reading checks nothing: what is read is sealed, and opening it checks.
+A blob is written beside its final place, flushed to the disk and renamed, so a name that exists is a whole blob, and
+it never changes. What comes from a device is named by its SHA-256 in hex; what we seal ourselves has a random name of
+the same form, since hashing a model takes as long as all else that is done to it and the digest says nothing that
+opening does not check. Reading checks nothing: what is read is sealed.
 """
 
 import hashlib
@@ -10,7 +12,7 @@ import os
 import re
 import secrets
 from pathlib import Path
-from typing import Final, Self
+from typing import IO, Final, Self
 
 from django.conf import settings
 
@@ -29,9 +31,7 @@ class BlobWriter:
     """Takes bytes as they arrive, hashing them; nothing is visible before ``finish``."""
 
     def __init__(self) -> None:
-        folder = Path(settings.BLOB_DIR) / "incoming"
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / secrets.token_hex(16)
+        self._path = _incoming() / secrets.token_hex(16)
         self._file = self._path.open("xb")
         self._hash = hashlib.sha256()
         self.size_bytes = 0
@@ -56,20 +56,7 @@ class BlobWriter:
 
     def finish(self) -> str:
         """Make the blob durable and visible; returns its name."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        name = self._hash.hexdigest()
-        target = _path(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(self._path, target)
-        # The name must outlive a power cut as the bytes do: a row will speak of it.
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-        return name
+        return _publish(self._file, self._path, self._hash.hexdigest())
 
     def discard(self) -> None:
         """Forget what was written; harmless after ``finish``."""
@@ -83,11 +70,41 @@ class BlobWriter:
         self.discard()
 
 
-def write_blob(data: bytes) -> str:
-    """Store bytes; returns their name."""
-    with BlobWriter() as writer:
-        writer.write(data)
-        return writer.finish()
+def write_blob(data: bytes | bytearray) -> str:
+    """Store what was sealed here under a random name; returns the name."""
+    name = secrets.token_hex(32)
+    path = _incoming() / name
+    file = path.open("xb", buffering=0)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        return _publish(file, path, name)
+    finally:
+        file.close()
+        path.unlink(missing_ok=True)
+
+
+def _incoming() -> Path:
+    folder = Path(settings.BLOB_DIR) / "incoming"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _publish(file: IO[bytes], path: Path, name: str) -> str:
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+    target = _path(name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(path, target)
+    # The name must outlive a power cut as the bytes do: a row will speak of it.
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return name
 
 
 def read_blob(name: str) -> memoryview:

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from keys import vault
 from latticeward import canonical
-from latticeward.crypto.wrapping import new_key, unwrap_secret, wrap_secret
+from latticeward.crypto.wrapping import NONCE_BYTES, TAG_BYTES, new_key, unwrap_bulk, wrap_bulk
 from latticeward.errors import StaleStateError
+from latticeward.updates.ring import RingVector
 from rounds.models import Partial, Round
 from rounds.storage import delete_blob, read_blob, write_blob
-
-RingVector = npt.NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +38,26 @@ def load_partial(partial: Partial, dtype: np.dtype[Any]) -> RingVector:
     """
     key = vault.unwrap(bytes(partial.wrapped_key), purpose="partial", row_id=_row_id(partial.round_id, partial.slot))
     binding = _binding(partial.round_id, partial.slot, partial.version, bytes(partial.member_digest))
-    raw = unwrap_secret(read_blob(partial.blob), key=key, associated_data=binding)
-    return np.frombuffer(raw, dtype=dtype).copy()
+    wrapped = read_blob(partial.blob)
+    # Opened where it will be added to; an odd number of bytes at the end makes the lengths differ, which is refused.
+    vector = np.empty(max(0, len(wrapped) - NONCE_BYTES - TAG_BYTES) // dtype.itemsize, dtype=dtype)
+    unwrap_bulk(wrapped, vector.data.cast("B"), key=key, associated_data=binding)
+    return vector
 
 
 def members_of(partial: Partial | None) -> list[str]:
     """The digests of the submissions that a partial holds, by the database."""
     return list(partial.contributions.values_list("submission__digest", flat=True)) if partial else []
+
+
+def require_members(partial: Partial, members: list[str]) -> None:
+    """Stop when the database and a partial disagree about what it holds: nothing may be guessed.
+
+    Raises:
+        AssertionError
+    """
+    if member_digest(members) != bytes(partial.member_digest):
+        raise AssertionError(f"partial {partial.slot} of round {partial.round_id} does not hold the members it names")
 
 
 def member_digest(members: list[str]) -> bytes:
@@ -65,7 +76,7 @@ def prepare_partial(
     return PreparedPartial(
         slot=slot,
         version=version,
-        blob=write_blob(wrap_secret(vector.tobytes(), key=key, associated_data=binding)),
+        blob=write_blob(wrap_bulk(vector.data.cast("B"), key=key, associated_data=binding)),
         wrapped_key=vault.wrap(key, purpose="partial", row_id=_row_id(owner.id, slot)),
         member_digest=digest,
         replaces=current.blob if current else None,
@@ -110,7 +121,7 @@ def forget_replaced(prepared: PreparedPartial) -> None:
 
 def commitment(vector: RingVector, salt: bytes) -> bytes:
     """A salted commitment of a partial sum, 32 bytes: fit for a published record."""
-    return canonical.digest("latticeward/partial-commitment/v1", salt, vector.tobytes())
+    return canonical.digest("latticeward/partial-commitment/v1", salt, vector.data.cast("B"))
 
 
 def _row_id(round_id: object, slot: int) -> str:
