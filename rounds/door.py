@@ -46,6 +46,8 @@ BODY_SECONDS: Final = 30.0
 SLOWEST_BYTES_PER_SECOND: Final = 8 * 1024
 LONGEST_WAIT_SECONDS: Final = 25.0
 SMALL_BODY_BYTES: Final = 64 * 1024
+# What one answer holds in memory of a large body, beside what the transport has not sent yet.
+PIECE_BYTES: Final = 1024 * 1024
 _UUID: Final = r"(?P<id>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 # Database work of the door; each thread keeps its own connection.
 _threads: Final = ThreadPoolExecutor(max_workers=8, thread_name_prefix="door")
@@ -63,10 +65,10 @@ async def in_thread(function: Callable[..., Any], *arguments: Any, **named: Any)
 
 @dataclass(slots=True)
 class Reply:
-    """An answer: bytes with their type, or a problem."""
+    """An answer: bytes with their type, or a problem. A mapped body is sent piece by piece and never held whole."""
 
     status: int
-    body: bytes
+    body: bytes | memoryview
     content_type: str = "application/json"
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
@@ -295,7 +297,14 @@ async def _send(send: Send, reply: Reply) -> None:
         *reply.headers,
     ]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+    if isinstance(reply.body, bytes):
+        await send({"type": "http.response.body", "body": reply.body})
+        return
+    for start in range(0, len(reply.body), PIECE_BYTES):
+        # Read in a thread: the pages may still be on the disk, and the loop serves everybody.
+        piece = await in_thread(bytes, reply.body[start : start + PIECE_BYTES])
+        more = start + PIECE_BYTES < len(reply.body)
+        await send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
 async def small_json(call: Call) -> dict[str, Any]:

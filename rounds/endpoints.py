@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -34,7 +33,7 @@ from rounds import ingress, selectors, tasks
 from rounds.door import Call, Entry, Reply, in_thread, missing, path, small_json
 from rounds.services.coordination import join_round
 from rounds.services.intake import envelope_limit, refuse_at_door, require_submitter
-from rounds.storage import BlobWriter, blob_path
+from rounds.storage import BlobWriter, read_blob
 from rounds.upload_endpoints import UPLOAD_ROUTES
 
 _HEX_DIGEST_CHARS: Final = 64
@@ -241,8 +240,7 @@ async def model_body(call: Call) -> Reply:
     blob = await in_thread(selectors.model_blob_for, UUID(call.id), call.device)
     if blob is None:
         raise missing("model")
-    raw = await in_thread(Path.read_bytes, blob_path(blob))
-    return Reply(200, raw, "application/octet-stream")
+    return Reply(200, await in_thread(read_blob, blob), "application/octet-stream")
 
 
 async def aliases(call: Call) -> Reply:

@@ -22,12 +22,13 @@ HANG_UP = None
 
 @dataclass
 class Answer:
-    """What came back, and how many pieces of the body the door asked for before it said so."""
+    """What came back, how many pieces of the body the door asked for before it said so, and in how many it came."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     pieces_taken: int = 0
+    pieces_sent: int = 0
 
     @property
     def json(self) -> Any:
@@ -141,6 +142,7 @@ async def exchange(
             answer.headers = {name.decode().lower(): value.decode() for name, value in message["headers"]}
         else:
             answer.body += message["body"]
+            answer.pieces_sent += 1
 
     scope = {
         "type": "http",
