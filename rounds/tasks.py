@@ -20,6 +20,7 @@ from rounds.services import (
     differences,
     exports,
     intake,
+    merging,
     publication,
     retention,
     trainings,
@@ -37,15 +38,27 @@ def process_update(submission_id: str) -> None:
 def advance_round(round_id: str) -> None:
     match coordination.advance_round(UUID(round_id)):
         case "begin_aggregating":
-            aggregate_round.delay(round_id)
+            aggregate_round(round_id)  # of the same queue, so at once: a message would only cost its way
         case "fail":
             advance_training.delay(str(Round.objects.get(pk=round_id).training_id))
 
 
 @shared_task(queue="aggregate", acks_late=True)
 def aggregate_round(round_id: str) -> None:
-    if aggregation.aggregate_round(UUID(round_id)):
+    if groups := merging.groups_to_merge(UUID(round_id)):
+        for slots in groups:
+            merge_partials.delay(round_id, slots)
+    elif aggregation.aggregate_round(UUID(round_id)):
         publish_round.delay(round_id)
+
+
+@shared_task(queue="aggregate", acks_late=True)
+def merge_partials(round_id: str, slots: list[int]) -> None:
+    before = merging.groups_to_merge(UUID(round_id))
+    merging.merge_partials(UUID(round_id), slots)
+    # Whoever ends a level goes on; of two that end it together the second finds the round claimed.
+    if not any(group in before for group in merging.groups_to_merge(UUID(round_id))):
+        aggregate_round.delay(round_id)
 
 
 @shared_task(queue="authority", acks_late=True)
@@ -104,14 +117,15 @@ def sweep() -> None:
         received_at__lt=before,
         participant__state=ParticipantState.SUBMITTED,
         participant__round__state=RoundState.COLLECTING,
-    )
+    ).exclude(claimed_until__gte=timezone.now())
     for submission_id in waiting.values_list("id", flat=True):
         process_update.delay(str(submission_id))
     open_rounds = Round.objects.filter(state__in=trainings.OPEN_ROUND_STATES)
-    for round_id, state, closed_at in open_rounds.values_list("id", "state", "closed_at"):
+    found = open_rounds.values_list("id", "state", "closed_at", "claimed_until")
+    for round_id, state, closed_at, claimed_until in found:
         if state == RoundState.SIGNING:
             sign_round.delay(str(round_id))
-        elif state == RoundState.AGGREGATING and closed_at and closed_at < before:
+        elif state == RoundState.AGGREGATING and closed_at and max(closed_at, claimed_until or closed_at) < before:
             aggregate_round.delay(str(round_id))
         advance_round.delay(str(round_id))
     uploads.sweep_uploads()

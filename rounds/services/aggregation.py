@@ -6,10 +6,12 @@ at which the result becomes true. Both may be repeated: what is prepared is not 
 """
 
 import time
-from typing import Any
-from uuid import UUID
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID, uuid4
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from controlplane.audit.selectors import newest_head
@@ -28,12 +30,17 @@ from latticeward.updates.ring import accumulate
 from rounds.models import ModelVersion, Round, Submission
 from rounds.services.cohorts import hospitals_of, require_hiding
 from rounds.services.metrics import pooled_metric
-from rounds.services.partials import commitment, load_partial, member_digest, members_of
+from rounds.services.partials import commitment, load_partial, members_of, require_members
 from rounds.services.publication import PreparedModel, keep_model, make_model
+
+# A worker that is silent for longer has died, and another begins anew; twice the work gives the same bits.
+LEASE: Final = timedelta(seconds=20)
 
 
 def aggregate_round(round_id: UUID) -> bool:
     """Merge the partials of a closed round and prepare its result.
+
+    One worker at a time: a second call leaves while the first one's lease lasts.
 
     Returns:
         Whether a result is prepared and waits for the authority's signature.
@@ -43,6 +50,11 @@ def aggregate_round(round_id: UUID) -> bool:
         return False
     if current.record is not None:
         return True
+    claim, now = uuid4(), timezone.now()
+    free = Q(claimed_until=None) | Q(claimed_until__lt=now)
+    unprepared = Round.objects.filter(pk=round_id, state=RoundState.AGGREGATING, record=None)
+    if not unprepared.filter(free).update(claim=claim, claimed_until=now + LEASE):
+        return False
     try:
         _prepare(current)
     except (NonFiniteUpdateError, QuorumNotMetError, KMinimumError, CohortTooCloseError) as error:
@@ -57,6 +69,8 @@ def aggregate_round(round_id: UUID) -> bool:
             state_due_at=None,
         )
         return False
+    finally:
+        unprepared.filter(claim=claim).update(claim=None, claimed_until=None)
     return True
 
 
@@ -95,8 +109,9 @@ def _merge(current: Round, plan: RoundPlan) -> tuple[DecodedSum, list[bytes], in
     seen: set[str] = set()
     for partial in current.partials.order_by("slot"):
         members = members_of(partial)
-        if member_digest(members) != bytes(partial.member_digest) or seen & set(members):
-            raise AssertionError(f"partial {partial.slot} of round {current.id} does not hold the members it names")
+        require_members(partial, members)
+        if seen & set(members):
+            raise AssertionError(f"partial {partial.slot} of round {current.id} holds what another holds")
         seen |= set(members)
         vector = load_partial(partial, codec.dtype)
         commitments.append(commitment(vector, bytes(partial.commitment_salt)))

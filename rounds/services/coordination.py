@@ -32,6 +32,7 @@ from latticeward.lifecycle import PARTICIPANT, ROUND, ParticipantState, RoundSta
 from rounds.models import Participant, Round
 from rounds.policy import GRACE, Decision, Tally, next_event
 from rounds.services.cohorts import require_hiding
+from rounds.services.erasure import erase_after_commit
 from rounds.services.exclusion import exclude_untrusted, untrusted_in
 
 logger = logging.getLogger(__name__)
@@ -182,4 +183,7 @@ def _drop_undecided(current: Round) -> None:
             },
             code=participant.code or "late",
         )
-        participant.submissions.filter(outcome="").update(outcome="dropped", code="late")
+        waiting = participant.submissions.filter(outcome="")
+        late = list(waiting.values_list("id", flat=True))
+        waiting.update(outcome="dropped", code="late")
+        erase_after_commit(late)

@@ -15,6 +15,7 @@ from latticeward.errors import StaleStateError
 from latticeward.lifecycle import PARTICIPANT, DeviceState, ParticipantState, RoundState
 from latticeward.updates.ring import subtract
 from rounds.models import Participant, Round
+from rounds.services.erasure import erase_after_commit
 from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.partials import (
     discard,
@@ -78,7 +79,10 @@ def _move(participant: Participant, code: str) -> None:
             code=code,
             metric=None,
         )
-        participant.submissions.filter(outcome__in=("", "accepted")).update(outcome="excluded", code=code)
+        counted = participant.submissions.filter(outcome__in=("", "accepted"))
+        sent = list(counted.values_list("id", flat=True))
+        counted.update(outcome="excluded", code=code)
+        erase_after_commit(sent)
 
 
 def _subtract_and_exclude(participant: Participant, code: str) -> None:

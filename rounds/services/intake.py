@@ -5,16 +5,13 @@ and verifies, opens, validates and accumulates. What only the worker can see is 
 """
 
 import logging
-import os
-import threading
-import time
 from datetime import timedelta
-from typing import Any, Final
+from itertools import count
+from typing import Final
 from uuid import UUID, uuid4
 
 from django.db import IntegrityError, transaction
 from django.db.models import Q
-from django.db.models.functions import Coalesce, Greatest
 from django.utils import timezone
 
 from controlplane.audit.models import AuditEntry
@@ -37,40 +34,26 @@ from latticeward.errors import (
     VerificationError,
 )
 from latticeward.instants import to_unix_milliseconds
-from latticeward.lifecycle import PARTICIPANT, ROUND, DeviceState, ParticipantState, RoundState
+from latticeward.lifecycle import PARTICIPANT, ROUND, ParticipantState, RoundState
 from latticeward.messages import SubmissionReceipt
 from latticeward.opening import OpenedContribution, codec_of
-from latticeward.updates.encoding import FixedPointCodec
-from latticeward.updates.ring import accumulate
-from rounds.models import Contribution, Partial, Participant, Round, Submission
+from rounds.models import Participant, Round, Submission
+from rounds.services.acceptance import accept_updates, refuse_update
 from rounds.services.coordination import participant_of
-from rounds.services.metrics import hospital_metric
 from rounds.services.opening import open_submission, opening_of
-from rounds.services.partials import (
-    RingVector,
-    discard,
-    forget_replaced,
-    load_partial,
-    members_of,
-    prepare_partial,
-    swap_partial,
-)
 
 logger = logging.getLogger(__name__)
 
-OpenedSubmission = tuple[Submission, OpenedContribution]
-
-REFUSALS_ALLOWED: Final = 3
 REFUSALS_RECORDED: Final = 10
 # Header, stanza and signature of any suite.
 FRONT_ROOM_BYTES: Final = 16 * 1024
-# Updates that one worker opens before it writes its partial; bounds its memory to as many vectors.
+# What one worker opens before it writes its partial: so many updates, or so many bytes of them and at least one. It
+# bounds the worker's memory, to one vector beside the sum where models are large.
 BATCH: Final = 16
+BATCH_BYTES: Final = 64 * 1024 * 1024
 # A worker that is silent for longer has died, and others take up what it had.
 LEASE: Final = timedelta(seconds=15)
 LEDGER_PROMISE: Final = timedelta(seconds=60)
-# More slots than workers only cost a longer merge; fewer make workers wait for each other's compare-and-swap.
-SLOTS: Final = 4
 
 
 def require_submitter(*, round_id: UUID, device: Device, digest: str) -> Submission | None:
@@ -209,11 +192,11 @@ def process_update(submission_id: UUID) -> UUID | None:
         raise NotFoundError(f"submission {submission_id}")
     round_id = submission.participant.round_id
     claim = uuid4()
-    waiting = _claim_waiting(round_id, claim)
+    waiting, slot = _claim_waiting(round_id, claim)
     if not waiting:
         return None
     try:
-        opened = []
+        opened: list[tuple[Submission, OpenedContribution]] = []
         opening = opening_of(waiting[0].participant.round)
         keys = signing_keys(one.participant.device for one in waiting)
         for one in waiting:
@@ -229,7 +212,7 @@ def process_update(submission_id: UUID) -> UUID | None:
             except Exception:
                 # Ours, or the storage's: this one waits for the next sweep, and holds none of the others up.
                 logger.exception("submission %s could not be opened", one.id)
-        accept_updates(opened)
+        accept_updates(opened, slot=slot)
     finally:
         Submission.objects.filter(claim=claim, outcome="").update(claim=None, claimed_until=None)
     return round_id
@@ -242,131 +225,26 @@ def _refuse_if_waiting(submission: Submission, code: str) -> None:
         logger.info("submission %s was decided meanwhile", submission.id)
 
 
-def _claim_waiting(round_id: UUID, claim: UUID) -> list[Submission]:
-    """Take up to ``BATCH`` waiting submissions of a round for this worker, for as long as the lease."""
+def _claim_waiting(round_id: UUID, claim: UUID) -> tuple[list[Submission], int]:
+    """Take waiting submissions of a round for this worker, for as long as the lease, and a slot that no other has.
+
+    Not more than memory was promised for; what another worker is just taking is passed over, not waited for. Two
+    workers may find the same slot free at the same moment: then the compare-and-swap makes one of them look again.
+    """
     now = timezone.now()
     free = Q(claimed_until=None) | Q(claimed_until__lt=now)
-    waiting = Submission.objects.filter(
-        free, outcome="", participant__round_id=round_id, participant__state=ParticipantState.SUBMITTED
-    ).order_by("received_at")[:BATCH]
-    chosen = list(waiting.values_list("id", flat=True))
-    Submission.objects.filter(free, pk__in=chosen).update(claim=claim, claimed_until=now + LEASE)
-    related = ("participant__round__training", "participant__device__site")
-    return list(Submission.objects.filter(claim=claim).select_related(*related).order_by("received_at"))
-
-
-def refuse_update(submission: Submission, code: str) -> None:
-    """Record why an update was not counted; the device may try again until its third refusal."""
-    participant = submission.participant
-    last = participant.refusals + 1 >= REFUSALS_ALLOWED
+    of_round = Submission.objects.filter(outcome="", participant__round_id=round_id)
     with transaction.atomic():
-        Round.objects.select_for_update().values_list("state").get(pk=participant.round_id)
-        if Submission.objects.filter(pk=submission.pk, outcome="").update(outcome="refused", code=code) != 1:
-            return  # decided by another worker after our lease
-        apply_transition(
-            participant,
-            PARTICIPANT,
-            "reject" if last else "return",
-            actor="worker:intake",
-            feed=participant.round.feed,
-            details=_about(submission) | {"code": code},
-            code=code,
-            refusals=participant.refusals + 1,
-        )
-
-
-def accept_updates(opened: list[OpenedSubmission]) -> None:
-    """Add contributions of one round to this worker's partial and mark them accepted: all that can be, or none.
-
-    The partial is read and written once for all of them.
-    """
-    while opened := _countable(opened):
-        current = opened[0][0].participant.round
-        started = time.perf_counter()
-        slot = (os.getpid() + threading.get_ident() // 64) % SLOTS
-        partial = Partial.objects.filter(round=current, slot=slot).first()
-        plan = current.training.round_plan
-        vector = _present_sum(partial, codec_of(plan))
-        if vector is None:
-            continue  # another worker replaced the version between our two reads
-        accumulate(vector, *(contribution.vector for _, contribution in opened))
-        members = [*members_of(partial), *(submission.digest for submission, _ in opened)]
-        prepared = prepare_partial(current, slot, partial, vector, members)
-        seconds = (time.perf_counter() - started) / len(opened)
-        try:
-            with transaction.atomic():
-                _require_countable(opened)
-                swapped = swap_partial(current, prepared)
-                Contribution.objects.bulk_create(
-                    [Contribution(submission=submission, partial=swapped) for submission, _ in opened]
-                )
-                for submission, contribution in opened:
-                    metric = hospital_metric(plan, contribution.vector)
-                    _count(submission, {**contribution.seconds, "accumulate": seconds}, metric)
-                last = max(submission.received_at for submission, _ in opened)
-                Round.objects.filter(pk=current.pk).update(
-                    # SQLite has no greatest of nothing and something.
-                    last_update_at=Greatest(Coalesce("last_update_at", last), last)
-                )
-        except StaleStateError:
-            discard(prepared)  # a slot was written by another worker, or a participant moved: look again
-            continue
-        forget_replaced(prepared)
-        return
-
-
-def _present_sum(partial: Partial | None, codec: FixedPointCodec) -> RingVector | None:
-    """What a slot holds now; None if the version that was read has been replaced meanwhile."""
-    if partial is None:
-        return codec.empty_sum()
-    try:
-        return load_partial(partial, codec.dtype)
-    except NotFoundError:
-        if Partial.objects.filter(pk=partial.pk, version=partial.version).exists():
-            raise  # the blob is gone and the row still names it: nothing may be guessed
-        return None
-
-
-def _count(submission: Submission, seconds: dict[str, float], metric: dict[str, Any] | None) -> None:
-    Submission.objects.filter(pk=submission.pk).update(
-        outcome="accepted", stage_seconds={**submission.stage_seconds, **seconds}
-    )
-    apply_transition(
-        submission.participant,
-        PARTICIPANT,
-        "accept",
-        actor="worker:intake",
-        feed=submission.participant.round.feed,
-        details=_about(submission),
-        code="",
-        metric=metric,
-    )
-
-
-def _require_countable(opened: list[OpenedSubmission]) -> None:
-    # The lock orders this before or after the freeze of the members, never into it.
-    Round.objects.select_for_update().values_list("state").get(pk=opened[0][0].participant.round_id)
-    if len(_countable(opened)) < len(opened):
-        raise StaleStateError("a participant cannot be counted any more")
-
-
-def _countable(opened: list[OpenedSubmission]) -> list[OpenedSubmission]:
-    # The devices as they stand now, with the key epoch that verified: one that was revoked meanwhile is not counted.
-    rows = Participant.objects.filter(
-        pk__in=[submission.participant_id for submission, _ in opened],
-        state=ParticipantState.SUBMITTED,
-        round__state=RoundState.COLLECTING,
-        device__state=DeviceState.ACTIVE,
-    )
-    epochs = dict(rows.values_list("id", "device__key_epoch"))
-    return [pair for pair in opened if epochs.get(pair[0].participant_id) == pair[0].participant.device.key_epoch]
-
-
-def _about(submission: Submission) -> dict[str, object]:
-    device = submission.participant.device
-    return {
-        "device": str(device.id),
-        "site": device.site.name,
-        "submission": str(submission.id),
-        "digest": submission.digest,
-    }
+        waiting = of_round.filter(free, participant__state=ParticipantState.SUBMITTED).order_by("received_at")
+        chosen: list[UUID] = []
+        room = BATCH_BYTES
+        for one in waiting.select_for_update(skip_locked=True, of=("self",)).only("id", "size_bytes")[:BATCH]:
+            room -= one.size_bytes
+            if chosen and room < 0:
+                break
+            chosen.append(one.id)
+        taken = set(of_round.filter(claimed_until__gte=now).values_list("slot", flat=True))
+        slot = next(number for number in count() if number not in taken)
+        Submission.objects.filter(pk__in=chosen).update(claim=claim, claimed_until=now + LEASE, slot=slot)
+    related = ("participant__round__training", "participant__device__site")
+    return list(Submission.objects.filter(claim=claim).select_related(*related).order_by("received_at")), slot

@@ -160,7 +160,7 @@ def test_a_worker_that_dies_between_storing_and_committing_loses_and_doubles_not
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(intake.Contribution.objects, "bulk_create", die)
+        patched.setattr(Contribution.objects, "bulk_create", die)
         with pytest.raises(KeyboardInterrupt):
             intake.process_update(submission.id)
     assert Contribution.objects.count() == 1

@@ -1,0 +1,156 @@
+"""Deciding what has been opened: a contribution is added to a partial sum and accepted, or refused with a code.
+
+Accepted means in exactly one partial. The partial's new version is written to storage first; the transaction that names
+it also moves the participants and adds the members' rows, so a crash between the two leaves an orphan and nothing else.
+"""
+
+import time
+from typing import Final
+
+from django.db import transaction
+from django.db.models.functions import Coalesce, Greatest
+
+from controlplane.transitions import apply_transition, apply_transitions
+from latticeward.errors import NotFoundError, StaleStateError
+from latticeward.lifecycle import PARTICIPANT, DeviceState, ParticipantState, RoundState
+from latticeward.opening import OpenedContribution, codec_of
+from latticeward.plan import RoundPlan
+from latticeward.updates.encoding import FixedPointCodec
+from latticeward.updates.ring import RingVector, accumulate
+from rounds.models import Contribution, Partial, Participant, Round, Submission
+from rounds.services.erasure import erase_after_commit
+from rounds.services.metrics import hospital_metric
+from rounds.services.partials import (
+    discard,
+    forget_replaced,
+    load_partial,
+    members_of,
+    prepare_partial,
+    swap_partial,
+)
+
+OpenedSubmission = tuple[Submission, OpenedContribution]
+REFUSALS_ALLOWED: Final = 3
+
+
+def refuse_update(submission: Submission, code: str) -> None:
+    """Record why an update was not counted; the device may try again until its third refusal."""
+    participant = submission.participant
+    last = participant.refusals + 1 >= REFUSALS_ALLOWED
+    with transaction.atomic():
+        Round.objects.select_for_update().values_list("state").get(pk=participant.round_id)
+        if Submission.objects.filter(pk=submission.pk, outcome="").update(outcome="refused", code=code) != 1:
+            return  # decided by another worker after our lease
+        apply_transition(
+            participant,
+            PARTICIPANT,
+            "reject" if last else "return",
+            actor="worker:intake",
+            feed=participant.round.feed,
+            details=_about(submission) | {"code": code},
+            code=code,
+            refusals=participant.refusals + 1,
+        )
+        erase_after_commit([submission.id])
+
+
+def accept_updates(opened: list[OpenedSubmission], *, slot: int) -> None:
+    """Add contributions of one round to a worker's partial and mark them accepted: all that can be, or none.
+
+    The partial is read and written once for all of them.
+    """
+    while opened := _countable(opened):
+        current = opened[0][0].participant.round
+        started = time.perf_counter()
+        partial = Partial.objects.filter(round=current, slot=slot).first()
+        plan = current.training.round_plan
+        vector = _present_sum(partial, codec_of(plan))
+        if vector is None:
+            continue  # another worker replaced the version between our two reads
+        accumulate(vector, *(contribution.vector for _, contribution in opened))
+        members = [*members_of(partial), *(submission.digest for submission, _ in opened)]
+        prepared = prepare_partial(current, slot, partial, vector, members)
+        seconds = (time.perf_counter() - started) / len(opened)
+        try:
+            with transaction.atomic():
+                _require_countable(opened)
+                swapped = swap_partial(current, prepared)
+                Contribution.objects.bulk_create(
+                    [Contribution(submission=submission, partial=swapped) for submission, _ in opened]
+                )
+                _count(current, plan, opened, seconds)
+        except StaleStateError:
+            discard(prepared)  # a slot was written by another worker, or a participant moved: look again
+            continue
+        forget_replaced(prepared)
+        return
+
+
+def _present_sum(partial: Partial | None, codec: FixedPointCodec) -> RingVector | None:
+    """What a slot holds now; None if the version that was read has been replaced meanwhile."""
+    if partial is None:
+        return codec.empty_sum()
+    try:
+        return load_partial(partial, codec.dtype)
+    except NotFoundError:
+        if Partial.objects.filter(pk=partial.pk, version=partial.version).exists():
+            raise  # the blob is gone and the row still names it: nothing may be guessed
+        return None
+
+
+def _count(current: Round, plan: RoundPlan, opened: list[OpenedSubmission], seconds: float) -> None:
+    """Mark submissions and participants, a few statements for all of them."""
+    released = []
+    for submission, contribution in opened:
+        submission.outcome = "accepted"
+        submission.stage_seconds = {**submission.stage_seconds, **contribution.seconds, "accumulate": seconds}
+        if (metric := hospital_metric(plan, contribution.vector)) is not None:
+            submission.participant.metric = metric
+            released.append(submission.participant)
+    submissions = [submission for submission, _ in opened]
+    Submission.objects.bulk_update(submissions, ["outcome", "stage_seconds"])
+    Participant.objects.bulk_update(released, ["metric"])
+    by_participant = {submission.participant_id: submission for submission in submissions}
+    apply_transitions(
+        [submission.participant for submission in submissions],
+        PARTICIPANT,
+        "accept",
+        actor="worker:intake",
+        feed=current.feed,
+        details=lambda participant: _about(by_participant[participant.id]),
+        code="",
+    )
+    last = max(submission.received_at for submission in submissions)
+    Round.objects.filter(pk=current.pk).update(
+        # SQLite has no greatest of nothing and something.
+        last_update_at=Greatest(Coalesce("last_update_at", last), last)
+    )
+
+
+def _require_countable(opened: list[OpenedSubmission]) -> None:
+    # The lock orders this before or after the freeze of the members, never into it.
+    Round.objects.select_for_update().values_list("state").get(pk=opened[0][0].participant.round_id)
+    if len(_countable(opened)) < len(opened):
+        raise StaleStateError("a participant cannot be counted any more")
+
+
+def _countable(opened: list[OpenedSubmission]) -> list[OpenedSubmission]:
+    # The devices as they stand now, with the key epoch that verified: one that was revoked meanwhile is not counted.
+    rows = Participant.objects.filter(
+        pk__in=[submission.participant_id for submission, _ in opened],
+        state=ParticipantState.SUBMITTED,
+        round__state=RoundState.COLLECTING,
+        device__state=DeviceState.ACTIVE,
+    )
+    epochs = dict(rows.values_list("id", "device__key_epoch"))
+    return [pair for pair in opened if epochs.get(pair[0].participant_id) == pair[0].participant.device.key_epoch]
+
+
+def _about(submission: Submission) -> dict[str, object]:
+    device = submission.participant.device
+    return {
+        "device": str(device.id),
+        "site": device.site.name,
+        "submission": str(submission.id),
+        "digest": submission.digest,
+    }

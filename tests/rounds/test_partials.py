@@ -1,0 +1,242 @@
+"""Partial sums between the workers: slots, micro-batches, the merge tree, claims, and what is erased when."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from uuid import uuid4
+
+import numpy as np
+import pytest
+from django.utils import timezone
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pytest_django import DjangoCaptureOnCommitCallbacks
+
+from devices.services import suspend_device
+from latticeward.errors import NotFoundError
+from latticeward.opening import codec_of
+from latticeward.updates.ring import RingVector, accumulate
+from rounds import tasks
+from rounds.models import Contribution, Partial, Round, Submission
+from rounds.services import acceptance, aggregation, coordination, intake, merging, retention
+from rounds.services.opening import open_submission, opening_of, reopen_submission
+from rounds.services.partials import load_partial
+from rounds.services.recomputation import recompute_round
+from rounds.storage import blob_path, read_blob
+from tests.rounds.cohort import Cohort
+from tests.rounds.line import digest_of
+
+pytestmark = pytest.mark.django_db
+
+
+def sum_of(current: Round) -> RingVector:
+    codec = codec_of(current.training.round_plan)
+    total = codec.empty_sum()
+    for partial in Partial.objects.filter(round=current):
+        accumulate(total, load_partial(partial, codec.dtype))
+    return total
+
+
+def accept_in_slots(cohort: Cohort, current: Round, slots: list[int]) -> RingVector:
+    """Each hospital's update into a slot; returns what the sum must be."""
+    codec, opening = codec_of(current.training.round_plan), opening_of(current)
+    expected = codec.empty_sum()
+    for hospital, slot in zip(cohort.hospitals, slots, strict=True):
+        submission = hospital.submit(current, hospital.prepare(current))
+        submission = Submission.objects.select_related("participant__round__training", "participant__device__site").get(
+            pk=submission.pk
+        )
+        opened = open_submission(submission, opening, hospital.machine.keys.signing.verify_key)
+        accumulate(expected, opened.vector)
+        acceptance.accept_updates([(submission, opened)], slot=slot)
+    return expected
+
+
+def run_tree(round_id: object, order: Callable[[list[list[int]]], list[list[int]]]) -> int:
+    """Merge level by level, a level's groups in any order; returns how many merges there were."""
+    merges = 0
+    while groups := merging.groups_to_merge(round_id):  # type: ignore[arg-type]
+        for slots in order(groups):
+            merging.merge_partials(round_id, slots)  # type: ignore[arg-type]
+            merges += 1
+    return merges
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(slots=st.lists(st.integers(0, 40), min_size=4, max_size=4), backwards=st.booleans())
+def test_any_slots_and_any_tree_over_them_publish_what_the_envelopes_come_to(
+    cohort: Cohort, slots: list[int], backwards: bool
+) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(merging, "FAN_IN", 2)
+        current = cohort.collecting(cohort.train())
+        expected = accept_in_slots(cohort, current, slots)
+        assert coordination.advance_round(current.id) == "begin_aggregating"
+        run_tree(current.id, lambda groups: groups[::-1] if backwards else groups)
+        assert Partial.objects.filter(round=current).count() <= 2
+        assert np.array_equal(sum_of(current), expected)
+        assert aggregation.aggregate_round(current.id)
+        aggregation.publish_round(current.id)
+        assert recompute_round(current.id).updates == 4
+
+
+def test_few_partials_are_not_merged_before_their_time(cohort: Cohort) -> None:
+    current = cohort.collecting(cohort.train())
+    accept_in_slots(cohort, current, [0, 1, 2, 3])
+    assert merging.groups_to_merge(current.id) == []
+    merging.merge_partials(current.id, [0, 1, 2, 3])  # the round still collects: its members may still leave
+    assert Partial.objects.filter(round=current).count() == 4
+
+
+def test_a_merge_that_is_repeated_finds_it_done_and_leaves_no_blob_behind(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "FAN_IN", 2)
+    current = cohort.collecting(cohort.train())
+    expected = accept_in_slots(cohort, current, [0, 1, 2, 3])
+    blobs = list(Partial.objects.filter(round=current).values_list("blob", flat=True))
+    coordination.advance_round(current.id)
+    for _ in range(3):
+        merging.merge_partials(current.id, [0, 1])
+    merging.merge_partials(current.id, [2, 3])
+    assert merging.groups_to_merge(current.id) == []
+    assert np.array_equal(sum_of(current), expected)
+    assert Contribution.objects.filter(partial__round=current).count() == 4
+    assert not [name for name in blobs if blob_path(name).exists()]
+
+
+def test_a_worker_that_dies_in_a_merge_loses_nothing(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
+    current = cohort.collecting(cohort.train())
+    expected = accept_in_slots(cohort, current, [0, 1, 2, 3])
+    coordination.advance_round(current.id)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(merging, "swap_partial", die)
+        with pytest.raises(KeyboardInterrupt):
+            merging.merge_partials(current.id, [0, 1, 2, 3])
+    assert Partial.objects.filter(round=current).count() == 4
+    merging.merge_partials(current.id, [0, 1, 2, 3])
+    assert np.array_equal(sum_of(current), expected)
+
+
+def test_the_tasks_walk_the_tree_to_the_published_round(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "FAN_IN", 2)
+    sent: list[tuple[str, tuple[object, ...]]] = []
+    for name in ("aggregate_round", "merge_partials", "publish_round"):
+        monkeypatch.setattr(getattr(tasks, name), "delay", lambda *given, name=name: sent.append((name, given)))
+    current = cohort.collecting(cohort.train())
+    accept_in_slots(cohort, current, [0, 1, 2, 3])
+    tasks.advance_round(str(current.id))
+    done: list[str] = []
+    while sent:
+        name, given = sent.pop(0)
+        done.append(name)
+        if name != "publish_round":
+            getattr(tasks, name)(*given)
+    assert done == ["merge_partials", "merge_partials", "aggregate_round", "publish_round"]
+
+
+def test_workers_that_hold_claims_have_slots_of_their_own(cohort: Cohort) -> None:
+    current = cohort.collecting(cohort.train())
+    first, second, third = (hospital.submit(current, hospital.prepare(current)) for hospital in cohort.hospitals[:3])
+    Submission.objects.filter(pk=first.pk).update(
+        claim=uuid4(), claimed_until=timezone.now() + timedelta(seconds=9), slot=0
+    )
+    Submission.objects.filter(pk=second.pk).update(
+        claim=uuid4(), claimed_until=timezone.now() - timedelta(seconds=9), slot=1
+    )
+    taken, slot = intake._claim_waiting(current.id, uuid4())
+    assert ({one.id for one in taken}, slot) == ({second.id, third.id}, 1)
+
+
+def test_a_batch_is_bounded_by_bytes_and_never_empty(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
+    current = cohort.collecting(cohort.train())
+    submissions = [hospital.submit(current, hospital.prepare(current)) for hospital in cohort.hospitals]
+    monkeypatch.setattr(intake, "BATCH_BYTES", 2 * submissions[0].size_bytes + 100)
+    assert len(intake._claim_waiting(current.id, uuid4())[0]) == 2
+    monkeypatch.setattr(intake, "BATCH_BYTES", 1)
+    assert len(intake._claim_waiting(current.id, uuid4())[0]) == 1
+
+
+def test_a_round_is_aggregated_by_one_worker_at_a_time(cohort: Cohort) -> None:
+    current = cohort.collecting(cohort.train())
+    for hospital in cohort.hospitals:
+        hospital.contribute(current)
+    coordination.advance_round(current.id)
+    rows = Round.objects.filter(pk=current.pk)
+    rows.update(claim=uuid4(), claimed_until=timezone.now() + timedelta(seconds=9))
+    assert not aggregation.aggregate_round(current.id)
+    assert rows.get().record is None
+    rows.update(claimed_until=timezone.now() - timedelta(seconds=1))  # that worker has died
+    assert aggregation.aggregate_round(current.id)
+
+
+def test_an_aggregation_that_fails_by_our_fault_gives_its_claim_back(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = cohort.collecting(cohort.train())
+    for hospital in cohort.hospitals:
+        hospital.contribute(current)
+    coordination.advance_round(current.id)
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(aggregation, "make_model", fail)
+        with pytest.raises(OSError, match="space"):
+            aggregation.aggregate_round(current.id)
+    assert aggregation.aggregate_round(current.id)
+
+
+def test_envelopes_that_will_never_count_are_erased_with_the_decision(
+    cohort: Cohort, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
+    current = cohort.collecting(cohort.train(quorum=2, k_hospitals=2, sensitivity="routine"))
+    refused, excluded, late, counted = cohort.hospitals
+    with django_capture_on_commit_callbacks(execute=True):
+        envelope = bytearray(refused.prepare(current))
+        digest = digest_of(bytes(envelope))
+        envelope[-1] ^= 1  # the signature is not part of what is signed: the door cannot see it
+        first = refused.hand_in(current, bytes(envelope), digest)
+        intake.process_update(first.id)
+        second = excluded.contribute(current)
+        third = counted.contribute(current)
+        suspend_device(device_id=excluded.device.id, actor="user:1", why="lost")
+        coordination.advance_round(current.id)
+        fourth = late.submit(current, late.prepare(current))
+        Round.objects.filter(pk=current.pk).update(state_due_at=timezone.now() - timedelta(minutes=1))
+        coordination.advance_round(current.id)
+    outcomes = {str(one.id): one.outcome for one in Submission.objects.all()}
+    assert [outcomes[str(one.id)] for one in (first, second, fourth, third)] == [
+        "refused",
+        "excluded",
+        "dropped",
+        "accepted",
+    ]
+    for gone in (first, second, fourth):
+        with pytest.raises(NotFoundError):
+            read_blob(gone.blob)
+    assert len(read_blob(third.blob)) == third.size_bytes
+    assert retention.sweep_orphaned_blobs() == 0
+
+
+def test_bytes_that_another_submission_needs_stay(
+    cohort: Cohort, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
+    current = cohort.collecting(cohort.train())
+    honest, copier = cohort.hospitals[:2]
+    envelope = honest.prepare(current)
+    own = honest.submit(current, envelope)
+    with django_capture_on_commit_callbacks(execute=True):
+        copied = copier.submit(current, envelope)
+        assert copied.blob == own.blob
+        Submission.objects.filter(pk=own.pk).update(claimed_until=timezone.now() + timedelta(seconds=9))
+        intake.process_update(copied.id)
+    copied.refresh_from_db()
+    assert copied.outcome == "refused"
+    Submission.objects.filter(pk=own.pk).update(claimed_until=None)
+    intake.process_update(own.id)
+    assert reopen_submission(Submission.objects.get(pk=own.pk), opening_of(current)).vector.any()
