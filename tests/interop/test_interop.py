@@ -160,8 +160,8 @@ def test_a_training_from_the_first_contribution_to_the_last_proof(api: OperatorA
         assert (assignment["kind"], assignment["base_model_digest"]) == ("evaluation", record["weights_digest"])
         device.join(evaluated["round"])
     reach(devices[0], evaluated["round"], "collecting")
-    for device, histogram in zip(devices, histograms, strict=True):
-        device.contribute(evaluated["round"], models[0], np.zeros(36), 1, histogram)
+    for device, weight, histogram in zip(devices, examples, histograms, strict=True):
+        device.contribute(evaluated["round"], models[0], np.zeros(36), weight, histogram)
     reach(devices[0], evaluated["round"], "published")
     last = devices[0].record(evaluated["round"])
     assert (last["model_id"], last["weights_digest"], last["metric"]) == (None, None, record["metric"])

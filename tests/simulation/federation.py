@@ -137,7 +137,7 @@ class SimulatedDevice:
     def start(self) -> None:
         """Begin a life; what an earlier one did not write down is lost."""
         self.ended = None
-        identity = self.identity
+        identity = self.identity.forget_earlier(self.home, now=self.now())
         self._loop = assemble(
             config=self.config,
             identity=identity,
@@ -147,7 +147,7 @@ class SimulatedDevice:
                 signing_key=identity.secrets.keys.signing,
                 local_seed=identity.secrets.local_seed,
             ),
-            transport=memory_transport(self.web, self.name, self.config, identity.secrets.keys, self.now),
+            transport_for=lambda keys: memory_transport(self.web, self.name, self.config, keys, self.now),
             interruption=Interruption(),
             clock=self.now,
         )
@@ -161,11 +161,12 @@ class SimulatedDevice:
         return self._loop is not None
 
     def step(self) -> None:
-        """Ask once for work and do it, as ``AgentLoop.run`` does between two pauses."""
+        """Ask once for work and do it, as the agent does between two pauses."""
         if self._loop is None or self.asleep:
             return
         try:
-            self._loop.run_once()
+            if self._loop.run_once():
+                self.start()  # new keys: as after a restart
         except Killed:
             self.kill()
         except TransientTransportError:
