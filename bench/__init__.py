@@ -10,7 +10,6 @@ BENCHES: Final[dict[str, str]] = {
     "aead": "bench.aead",
     "aggregate": "bench.aggregate",
     "crypto": "bench.crypto",
-    "curves": "bench.curves",
     "enrol": "bench.enrol",
     "envelope": "bench.envelope",
     "federation": "bench.federation",

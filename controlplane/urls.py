@@ -30,9 +30,6 @@ def health(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok\n", content_type="text/plain")
 
 
-handler404 = "controlplane.errors.not_found"
-handler500 = "controlplane.errors.server_error"
-
 urlpatterns = [
     path("healthz", health),
     # devices: enrolment and trust
@@ -44,8 +41,6 @@ urlpatterns = [
     path("api/v1/enrolments", devices.EnrolmentsView.as_view()),
     path("api/v1/enrolments/<uuid:enrolment_id>/finish", devices.FinishEnrolmentView.as_view()),
     # operators
-    path("api/v1/keys", keys.KeysView.as_view()),
-    path("api/v1/keys/<uuid:key_id>", keys.KeyView.as_view()),
     path("api/v1/sites", admission.SitesView.as_view()),
     path("api/v1/sites/<uuid:site_id>", admission.SiteView.as_view()),
     path("api/v1/device-classes", admission.DeviceClassesView.as_view()),

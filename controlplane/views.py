@@ -17,13 +17,12 @@ from typing import Any, ClassVar
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpResponse
-from django.http.request import RawPostDataException
-from rest_framework.exceptions import UnsupportedMediaType, ValidationError
+from rest_framework.exceptions import ValidationError
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import BaseSerializer, Serializer
+from rest_framework.serializers import BaseSerializer
 from rest_framework.views import APIView
 
 from controlplane import idempotency
@@ -102,11 +101,7 @@ class Endpoint(APIView):
         if key is None:
             with transaction.atomic():
                 return handler(request, *args, **kwargs)
-        try:
-            body = request.body
-        except RawPostDataException as error:  # a form, which the check of the CSRF token has read
-            raise UnsupportedMediaType(request.content_type) from error
-        content = idempotency.fingerprint(request.method or "", request.get_full_path(), body)
+        content = idempotency.fingerprint(request.method or "", request.get_full_path(), request.body)
         attempt = idempotency.begin(actor=self.actor(request), key=key, content=content)
         if isinstance(attempt, idempotency.Kept):
             return self._repeated(attempt)
@@ -114,8 +109,8 @@ class Endpoint(APIView):
             with transaction.atomic():
                 answer = handler(request, *args, **kwargs)
                 kept = _without(answer.data, self.shown_once)
-                text = JSONRenderer().render(kept).decode() if kept is not None else ""
-                idempotency.keep(attempt, status=answer.status_code, body=text)
+                body = JSONRenderer().render(kept).decode() if kept is not None else ""
+                idempotency.keep(attempt, status=answer.status_code, body=body)
                 return answer
         except BaseException:
             idempotency.release(attempt)
@@ -139,7 +134,7 @@ class ListEndpoint(Endpoint):
         query: filters and orders.
     """
 
-    row: ClassVar[type[Serializer[Any]]]
+    row: ClassVar[type[BaseSerializer[Any]]]
     query: ClassVar[type[ListQuery]] = ListQuery
 
     def rows(self, asked: dict[str, Any]) -> QuerySet[Any]:
@@ -148,7 +143,8 @@ class ListEndpoint(Endpoint):
 
     def show(self, rows: list[Any]) -> Sequence[Any]:
         """The rows of one page as JSON."""
-        return list(self.row(rows, many=True).data)
+        shown: Sequence[Any] = self.row(rows, many=True).data
+        return shown
 
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         asked = self.asked(self.query, request)

@@ -24,6 +24,7 @@ from latticeward.errors import UnsupportedSuiteError
 from latticeward.lifecycle import PARTICIPANT, ROUND, ParticipantState, RoundState, TrainingState
 from rounds.models import Participant, Round, Training
 from rounds.selectors import metric_by_round
+from rounds.services.coordination import straggler_wait
 
 # The phases as people follow them; "draft" is over before anybody could see it.
 PHASES: Final = (
@@ -174,6 +175,7 @@ def read_round(current: Round, *, now: datetime, usual_seconds: float | None = N
         accepted=accepted,
         opened_at=current.opened_at,
         due_at=current.state_due_at,
+        waits_until=_waits_until(current, now),
         failure_code=current.failure_code,
         metric_name=current.metric_name,
         metric_value=current.metric_value if current.state == RoundState.PUBLISHED else None,
@@ -189,6 +191,13 @@ def read_round(current: Round, *, now: datetime, usual_seconds: float | None = N
         total=total,
         explanation=sentence_of_code(current.failure_code),
     )
+
+
+def _waits_until(current: Round, now: datetime) -> datetime | None:
+    due_at = current.state_due_at
+    if current.state != RoundState.COLLECTING or due_at is None or now < due_at:
+        return None  # the plan is read only when it matters
+    return due_at + straggler_wait(current)
 
 
 def read_training(training: Training, *, now: datetime, with_metrics: bool = True) -> TrainingBoard:

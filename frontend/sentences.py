@@ -14,6 +14,7 @@ class RoundFacts:
     Attributes:
         total: participants who were invited and not excluded.
         usual_seconds: median length of earlier rounds of the same training, None if there are too few.
+        waits_until: how long a round past its due time takes updates while it lacks its quorum; None if it does not.
     """
 
     number: int
@@ -29,6 +30,7 @@ class RoundFacts:
     metric_name: str
     metric_value: float | None
     usual_seconds: float | None
+    waits_until: datetime | None = None
 
     @property
     def name(self) -> str:
@@ -111,5 +113,7 @@ def _left(facts: RoundFacts, now: datetime) -> str:
     if facts.due_at is None:
         return "no due time"
     if facts.due_at <= now:
+        if facts.waits_until is not None and facts.waits_until > now and facts.accepted < facts.quorum:
+            return f"past its due time, waiting for stragglers for {say_duration(facts.waits_until - now)} at most"
         return "the due time has passed"
     return f"due in {say_duration(facts.due_at - now)}"

@@ -26,6 +26,7 @@ from latticeward.plan_parts import (
     PrivacyBudget,
     StageSeconds,
     StopRule,
+    StragglerRule,
 )
 from latticeward.protection import PROTECTIONS, View
 from latticeward.updates.metrics import METRICS
@@ -46,6 +47,7 @@ PARTS: Final[Mapping[str, type[PlanPart]]] = MappingProxyType(
         "budget": Budget,
         "privacy": PrivacyBudget,
         "release": MetricRelease,
+        "stragglers": StragglerRule,
     }
 )
 
@@ -72,6 +74,7 @@ class RoundPlan:
         noise_multiplier, privacy: differential privacy of the sum and what all rounds together may spend of it.
         evaluate_last: whether a last round without training measures the final model.
         stop, budget: what ends the training before its last round.
+        stage_seconds, stragglers: deadlines, and what becomes of updates that miss theirs.
     """
 
     training_id: str
@@ -105,6 +108,7 @@ class RoundPlan:
     stop: StopRule = field(default_factory=StopRule)
     budget: Budget = field(default_factory=Budget)
     stage_seconds: StageSeconds = field(default_factory=StageSeconds)
+    stragglers: StragglerRule = field(default_factory=StragglerRule)
     created_at: int
 
     def validate(self) -> Self:
@@ -247,6 +251,7 @@ class RoundPlan:
             stop=StopRule.from_wire(fields.map("stop")),
             budget=Budget.from_wire(fields.map("budget")),
             stage_seconds=StageSeconds.from_wire(fields.map("stage_seconds")),
+            stragglers=StragglerRule.from_wire(fields.map("stragglers")),
             created_at=fields.integer("created_at", 0, 2**53),
         )
         fields.end()

@@ -1,4 +1,4 @@
-"""The parts of a plan that are maps of their own: deadlines, cohort, stop rule, budget, privacy, release, sensitivity.
+"""The parts of a plan that are maps of their own: deadlines, cohort, stop rule, budget, privacy, release and others.
 
 Each part reads and writes itself by its own fields, so that a new promise is a line in one class. ``refusals`` lists
 what cannot hold by itself; what two parts cannot promise together is ``RoundPlan.validate``'s.
@@ -77,6 +77,34 @@ class StageSeconds(PlanPart):
         each = [getattr(self, field.name) for field in fields(self)]
         within = all(isinstance(seconds, int) and 1 <= seconds <= LONGEST_STAGE_SECONDS for seconds in each)
         return {"every stage takes between one second and seven days": not within}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StragglerRule(PlanPart):
+    """What becomes of updates that have not come when collecting is due.
+
+    There is no rule that counts an update in another round than its own. It was computed from a model that the others
+    have left behind, and nobody agreed to the group that it would be added to.
+
+    Attributes:
+        rule: ``refuse``: the round closes with the updates that came in time, or fails. ``wait``: a round that lacks
+            its quorum then goes on for ``seconds`` at most, and closes as soon as the quorum is there.
+        seconds: how long ``wait`` waits.
+    """
+
+    NAME = "stragglers"
+
+    rule: str = "refuse"
+    seconds: int = 0
+
+    def refusals(self) -> dict[str, bool]:
+        """An unknown rule, or a wait without an end."""
+        return {
+            f"the straggler rule {self.rule!r} is not known": self.rule not in ("refuse", "wait"),
+            "waiting for stragglers takes between one second and seven days, and refusing them none": (
+                not 0 <= self.seconds <= LONGEST_STAGE_SECONDS or (self.seconds > 0) != (self.rule == "wait")
+            ),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

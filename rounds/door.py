@@ -175,10 +175,9 @@ class Entry:
     """A row of the routing table."""
 
     method: str
-    template: str
-    route: Route
-    admit: Admit
     pattern: re.Pattern[str]
+    route: Route
+    admit: Admit = Admit.ACTIVE
 
 
 def path(method: str, template: str, route: Route, *, admit: Admit = Admit.ACTIVE) -> Entry:
@@ -187,7 +186,7 @@ def path(method: str, template: str, route: Route, *, admit: Admit = Admit.ACTIV
     Args:
         admit: whose requests it takes.
     """
-    return Entry(method, template, route, admit, re.compile(template.replace("<id>", _UUID) + r"\Z"))
+    return Entry(method, re.compile(template.replace("<id>", _UUID) + r"\Z"), route, admit)
 
 
 def bounded(inner: Callable[..., Awaitable[None]], limit_bytes: int) -> Callable[..., Awaitable[None]]:

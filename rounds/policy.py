@@ -1,7 +1,8 @@
 """When a round moves on and a series of rounds ends: pure decisions from what has happened and what time it is.
 
 The caller applies the answer by the lifecycle table. A round closes when nobody is undecided, or at its due time plus
-a grace in which the workers finish what has arrived; then the undecided are dropped.
+a grace in which the workers finish what has arrived; then the undecided are dropped. One whose plan waits for
+stragglers, and that lacks its quorum then, goes on until it has it, or until that wait is over too.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,13 @@ class Decision:
 
 
 def next_event(
-    state: RoundState, tally: Tally, *, quorum: int, due_at: datetime | None, now: datetime
+    state: RoundState,
+    tally: Tally,
+    *,
+    quorum: int,
+    due_at: datetime | None,
+    now: datetime,
+    straggler_wait: timedelta = timedelta(0),
 ) -> Decision | None:
     """What should happen to a round now; None means wait.
 
@@ -49,6 +56,7 @@ def next_event(
         quorum: least number of accepted updates.
         due_at: when the present state is due; None only in a draft.
         now: the clock, read once by the caller.
+        straggler_wait: how much longer a round without its quorum goes on collecting, by its plan.
     """
     due = due_at is not None and now >= due_at
     overdue = due_at is not None and now >= due_at + GRACE
@@ -64,7 +72,9 @@ def next_event(
             late = (due and tally.submitted == 0) or overdue
             if tally.accepted >= quorum and (undecided == 0 or late):
                 return Decision("begin_aggregating")
-            if tally.reachable < quorum or (late and tally.accepted < quorum):
+            last_at = due_at + straggler_wait if due_at is not None else None
+            given_up = last_at is not None and now >= (last_at + GRACE if tally.submitted else last_at)
+            if tally.reachable < quorum or (given_up and tally.accepted < quorum):
                 return Decision("fail", "quorum_not_met")
         case RoundState.SIGNING if overdue:
             return Decision("fail", "not_signed_in_time")

@@ -31,6 +31,8 @@ class Floor:
         sensitivities: names of the profiles that are strict enough for this hospital's data.
         release_patients_min: fewest patients of each class under which this hospital's own metric may be shown to the
             others; 0 refuses every plan that shows it.
+        straggler_seconds_max: longest wait for a quorum after the due time; who waits for the last one can choose when
+            to stop, and opens the sum of as few hospitals as the quorum allows.
         rounds_max: most rounds of one training.
         trainer_max: largest value of named trainer settings.
     """
@@ -45,6 +47,7 @@ class Floor:
     metrics: tuple[str, ...] = ("auc", "accuracy")
     sensitivities: tuple[str, ...] = ("routine", "sensitive", "highly-sensitive")
     release_patients_min: int = 0
+    straggler_seconds_max: int = 86_400
     rounds_max: int = 1_000
     trainer_max: Mapping[str, float] = field(default_factory=lambda: _TRAINER_LIMITS)
 
@@ -92,6 +95,9 @@ class Floor:
             f"it shows a hospital's own metric from {plan.release.patients_per_class} patients in each class on, and "
             f"at least {self.release_patients_min} are asked": (
                 releases and plan.release.patients_per_class < self.release_patients_min
+            ),
+            f"it waits {plan.stragglers.seconds} s for stragglers, at most {self.straggler_seconds_max} are allowed": (
+                plan.stragglers.seconds > self.straggler_seconds_max
             ),
             f"it has {plan.rounds} rounds, and at most {self.rounds_max} are allowed": plan.rounds > self.rounds_max,
         }

@@ -119,6 +119,7 @@ def advance_round(round_id: UUID) -> str | None:
             quorum=current.quorum,
             due_at=current.state_due_at,
             now=now,
+            straggler_wait=straggler_wait(current),
         )
         overdue = current.state_due_at is not None and now >= current.state_due_at + GRACE
         if not excluded and overdue and current.state == RoundState.COLLECTING:
@@ -146,6 +147,11 @@ def advance_round(round_id: UUID) -> str | None:
             current, ROUND, decision.event, actor="worker:aggregate", feed=current.feed, details=details, **columns
         )
     return decision.event
+
+
+def straggler_wait(current: Round) -> timedelta:
+    """How long after its due time a round that lacks its quorum takes updates, by its plan."""
+    return timedelta(seconds=current.training.round_plan.stragglers.seconds)
 
 
 def _try_to_exclude(round_id: UUID) -> bool:

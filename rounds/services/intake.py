@@ -39,7 +39,7 @@ from latticeward.messages import SubmissionReceipt
 from latticeward.opening import OpenedContribution, codec_of
 from rounds.models import Participant, Round, Submission
 from rounds.services.acceptance import accept_updates, refuse_update
-from rounds.services.coordination import participant_of
+from rounds.services.coordination import participant_of, straggler_wait
 from rounds.services.opening import open_submission, opening_of
 
 logger = logging.getLogger(__name__)
@@ -80,6 +80,9 @@ def _require_submittable(participant: Participant) -> None:
         raise ReplayError(f"participant {participant.id} has submitted to this round")
     if participant.round.state != RoundState.COLLECTING:
         raise StateError(f"round {participant.round_id} is {participant.round.state}, it does not collect")
+    due_at = participant.round.state_due_at
+    if due_at is not None and timezone.now() >= due_at and timezone.now() >= due_at + straggler_wait(participant.round):
+        raise StateError(f"round {participant.round_id} was due, and its plan waits no longer")
     if participant.state != ParticipantState.JOINED:
         raise StateError(f"participant {participant.id} is {participant.state}, not joined")
 

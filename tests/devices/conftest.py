@@ -6,7 +6,6 @@ from django.core.cache import cache
 from devices import authentication, nonces, services, sites
 from devices.models import Federation, Site
 from keys.services import forget_loaded_keys
-from keys.usage import forget_counts
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +15,6 @@ def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     authentication._seen.clear()
     cache.clear()
     forget_loaded_keys()
-    forget_counts()
 
 
 @pytest.fixture

@@ -50,6 +50,11 @@ def facts(**changes: Any) -> RoundFacts:
             "Round 7: 3 of 4 updates, quorum 3 reached, the due time has passed",
         ),
         (
+            {"accepted": 2, "due_at": NOW, "waits_until": NOW + timedelta(minutes=5), "usual_seconds": None},
+            "Round 7: 2 of 4 updates, quorum 3 not yet reached, "
+            "past its due time, waiting for stragglers for 5 min at most",
+        ),
+        (
             {"state": "recruiting", "joined": 1, "usual_seconds": None},
             "Round 7: 1 of 4 hospitals joined, quorum 3 not yet reached, due in 2 min",
         ),

@@ -36,7 +36,7 @@ FIELDS = {
     "plan": "training_id federation_id title job trainer layout initial rounds suite protection aggregator"
     " server_optimiser clip_norm weight_rule weight_cap sensitivity cohort cohort_bound ring_bits quorum k_hospitals"
     " k_patients noise_multiplier privacy metric metric_size release evaluate_last stop budget stage_seconds"
-    " created_at",
+    " stragglers created_at",
     "assignment": "round_id training_id federation_id number kind plan_digest base_model base_model_digest"
     " recipient_algorithm recipient_key roster_digest opened_at recruiting_due_at collecting_due_at",
     "submission-receipt": "submission_id device_id round_id plan_digest submission_digest size_bytes via received_at"

@@ -15,6 +15,7 @@ from latticeward.plan_parts import (
     PrivacyBudget,
     StageSeconds,
     StopRule,
+    StragglerRule,
 )
 from tests.latticeward.agent.fakes import heart_plan
 
@@ -33,6 +34,9 @@ IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "noise needs an aggregator": {"noise_multiplier": 1.0},
     "the metric 'f1' is not known": {"metric": "f1"},
     "every stage takes": {"stage_seconds": StageSeconds(collecting=0)},
+    "the straggler rule 'carry'": {"stragglers": StragglerRule(rule="carry")},
+    "waiting for stragglers takes": {"stragglers": StragglerRule(rule="wait")},
+    "and refusing them none": {"stragglers": StragglerRule(seconds=5)},
     "the cohort rule 'friends'": {"cohort": CohortRule(rule="friends")},
     "names at least one hospital": {"cohort": CohortRule(rule="sites")},
     "no other rule names any": {"cohort": CohortRule(sites=("cleveland",))},
@@ -53,12 +57,8 @@ IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "may not be sealed with the suite 'hybrid'": {"sensitivity": "highly-sensitive"},
     "at least 20 patients in each class": {"release": MetricRelease(hospital_metrics=True, patients_per_class=19)},
     "are never released": {
-        "sensitivity": "highly-sensitive",
-        "suite": "high",
-        "release": RELEASED,
-        "quorum": 4,
-        "k_hospitals": 4,
-        "k_patients": 20,
+        "sensitivity": "highly-sensitive", "suite": "high", "release": RELEASED,
+        "quorum": 4, "k_hospitals": 4, "k_patients": 20,
     },
     "the fixed-point step would be too coarse": {"cohort_bound": 4096, "quorum": 3},
 }
@@ -78,6 +78,7 @@ def _full() -> RoundPlan:
         stop=StopRule(patience=2, min_delta=0.001, target=0.9),
         budget=Budget(seconds=600, sent_bytes=10**9),
         release=RELEASED,
+        stragglers=StragglerRule(rule="wait", seconds=60),
     ).validate()
 
 

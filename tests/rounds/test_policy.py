@@ -54,6 +54,37 @@ def test_a_due_round_below_quorum_fails() -> None:
     assert decide(RoundState.COLLECTING, Tally(joined=2, accepted=2), BEFORE) == Decision("fail", "quorum_not_met")
 
 
+WAIT = timedelta(minutes=5)
+
+
+@pytest.mark.parametrize(
+    ("tally", "due_at", "expected"),
+    [
+        (Tally(joined=2, accepted=2), BEFORE, None),
+        (Tally(joined=1, accepted=3), BEFORE, Decision("begin_aggregating")),
+        (Tally(joined=1, submitted=1, accepted=3), BEFORE, None),
+        (Tally(joined=2, accepted=2), NOW - WAIT, Decision("fail", "quorum_not_met")),
+        (Tally(submitted=2, accepted=2), NOW - WAIT, None),
+        (Tally(submitted=2, accepted=2), NOW - WAIT - GRACE, Decision("fail", "quorum_not_met")),
+        (Tally(joined=0, accepted=2), BEFORE, Decision("fail", "quorum_not_met")),
+    ],
+    ids=[
+        "it waits for its quorum",
+        "with its quorum it closes",
+        "what has arrived may be decided within the grace",
+        "the wait ends",
+        "what arrived at its end may be decided",
+        "and that ends too",
+        "nobody can come any more",
+    ],
+)
+def test_a_plan_that_waits_for_stragglers_waits_for_the_quorum_alone(
+    tally: Tally, due_at: datetime, expected: Decision | None
+) -> None:
+    found = next_event(RoundState.COLLECTING, tally, quorum=3, due_at=due_at, now=NOW, straggler_wait=WAIT)
+    assert found == expected
+
+
 @pytest.mark.parametrize(
     ("state", "code"),
     [(RoundState.SIGNING, "not_signed_in_time"), (RoundState.AGGREGATING, "not_aggregated_in_time")],

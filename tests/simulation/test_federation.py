@@ -20,7 +20,7 @@ from latticeward.agent.state import Stage
 from latticeward.errors import ConsistencyProofError
 from rounds.models import Contribution, Round, Submission, Training, Upload
 from rounds.policy import GRACE
-from rounds.services import intake
+from rounds.services import acceptance
 from tests.simulation.broker import WorkerKilled
 from tests.simulation.federation import FederationSimulator
 
@@ -111,6 +111,37 @@ def test_a_late_update_counts_in_no_round(four: FederationSimulator) -> None:
     ours = Submission.objects.filter(participant__device_id=straggler.id)
     assert not ours.filter(participant__round=first).exists()
     assert four.state_of(training) == "completed"
+
+
+def test_a_plan_that_waits_counts_a_straggler_in_its_own_round(four: FederationSimulator) -> None:
+    stragglers = {"rule": "wait", "seconds": 3600}
+    training, first = collecting(four, rounds=1, quorum=4, evaluate_last=False, stragglers=stragglers)
+    straggler = four.devices[0]
+    straggler.asleep = True
+    four.run()
+    four.time_passes(**PAST_DUE)
+    four.run()
+    assert four.current(training).state == "collecting"  # due, and one update short of its quorum
+    straggler.asleep = False
+    four.run(until=lambda: four.state_of(training) == "completed")
+    assert set(four.outcomes(first).values()) == {"accepted"}
+    assert len(four.rounds(training)) == 1
+
+
+def test_a_wait_for_stragglers_ends_and_what_comes_then_is_refused(four: FederationSimulator) -> None:
+    stragglers = {"rule": "wait", "seconds": 3600}
+    training, _ = collecting(four, rounds=1, quorum=4, stragglers=stragglers)
+    straggler = four.devices[0]
+    straggler.asleep = True
+    four.run()
+    four.time_passes(hours=2)
+    straggler.asleep = False
+    straggler.step()  # before the heartbeat has ended the round
+    assert not Submission.objects.filter(participant__device_id=straggler.id).exists()
+    four.run(until=lambda: four.rounds(training)[0].state == "failed")
+    assert four.rounds(training)[0].failure_code == "quorum_not_met"
+    four.run(until=lambda: four.state_of(training) == "completed")  # the next round from the same base, all of them
+    assert set(four.outcomes(four.current(training)).values()) == {"accepted"}
 
 
 def test_a_device_that_dies_before_it_sends_is_dropped_and_the_others_publish(four: FederationSimulator) -> None:
@@ -305,7 +336,7 @@ def test_a_worker_killed_between_storing_and_committing_loses_and_doubles_nothin
     four: FederationSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deaths = []
-    swap = intake.swap_partial
+    swap = acceptance.swap_partial
 
     def die_twice(*arguments: Any, **named: Any) -> Any:
         if len(deaths) < 2:
@@ -313,7 +344,7 @@ def test_a_worker_killed_between_storing_and_committing_loses_and_doubles_nothin
             raise WorkerKilled
         return swap(*arguments, **named)
 
-    monkeypatch.setattr(intake, "swap_partial", die_twice)
+    monkeypatch.setattr(acceptance, "swap_partial", die_twice)
     training = four.train(rounds=1)
     four.run(until=lambda: four.state_of(training) == "completed")
     assert len(deaths) == 2

@@ -12,6 +12,7 @@ from latticeward.agent.floor import Floor
 from latticeward.agent.identity import KEYS_FILE, Identity, load_or_make_secrets, load_secrets
 from latticeward.agent.state import AgentState
 from latticeward.errors import CustodyError, MalformedMessageError, PlanBelowFloorError
+from latticeward.plan_parts import StragglerRule
 from tests.latticeward.agent.fakes import heart_plan, identity_of
 from tests.latticeward.peers import authority
 
@@ -70,6 +71,13 @@ def test_the_default_floor_accepts_the_default_plan() -> None:
 def test_each_line_of_the_floor_refuses_in_words(changes: dict[str, Any]) -> None:
     with pytest.raises(PlanBelowFloorError, match="below this hospital's floor: it"):
         Floor(**changes).require(heart_plan())
+
+
+def test_a_plan_that_waits_longer_for_stragglers_than_the_hospital_allows_is_refused() -> None:
+    plan = heart_plan(stragglers=StragglerRule(rule="wait", seconds=60)).validate()
+    Floor(straggler_seconds_max=60).require(plan)
+    with pytest.raises(PlanBelowFloorError, match="it waits 60 s for stragglers"):
+        Floor(straggler_seconds_max=59).require(plan)
 
 
 def test_a_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
