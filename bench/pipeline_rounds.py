@@ -29,8 +29,9 @@ FLEET: Final = 100
 ROUNDS_OF_THREE: Final = 12
 ROUNDS_OF_TEN: Final = 8
 ROUNDS_OF_ALL: Final = 4
-INTAKE_DEVICES: Final = 48
-INTAKE_ROUNDS: Final = 6
+# Six full batches, so that two workers can share them evenly.
+INTAKE_DEVICES: Final = 96
+INTAKE_ROUNDS: Final = 4
 PATIENCE_SECONDS: Final = 120.0
 # Encoding costs ten times what sealing does and is not measured here: a few vectors serve the whole fleet.
 _VECTORS: Final = 4
@@ -71,10 +72,10 @@ class PipelineBench:
         Of three, all are sent in one go, so that the last one meets the others' work; of more, the others are accepted
         before the last is sent, since what is asked is whether the end of a round depends on the cohort.
         """
-        found = {
-            count: self._rounds_of(count, rounds, together=count == 3)
-            for count, rounds in ((3, ROUNDS_OF_THREE), (10, ROUNDS_OF_TEN), (FLEET, ROUNDS_OF_ALL))
-        }
+        found, peaks = {}, {}
+        for count, rounds in ((3, ROUNDS_OF_THREE), (10, ROUNDS_OF_TEN), (FLEET, ROUNDS_OF_ALL)):
+            found[count] = self._rounds_of(count, rounds, together=count == 3)
+            peaks[count] = self._peaks_mib()
         for count, rows in found.items():
             name = "celery_3x1m_last" if count == 3 else f"last_of_{count}"
             # The first round of a training has no base model to open: it is not like the others.
@@ -84,6 +85,9 @@ class PipelineBench:
                 yield f"{name}_{stage}_ms", 1000 * median(row[stage] for row in rows[1:]), "ms"
         ten, everybody = (median(row["published"] for row in found[count][1:]) for count in (10, FLEET))
         yield "celery_100_over_10_devices", everybody / ten, "x"
+        for worker in ("intake", "aggregate"):
+            for count in (10, FLEET):
+                yield f"{worker}_worker_peak_rss_{count}_devices_mib", peaks[count][worker], "MiB"
 
     def throughput(self) -> Iterator[Finding]:
         """Updates accepted per second by one intake worker and by two, in turn, from the same kind of backlog."""
@@ -135,6 +139,14 @@ class PipelineBench:
             "request": current.published_at.timestamp() - sent_at,
             **current.stage_seconds,
         }
+
+    def _peaks_mib(self) -> dict[str, float]:
+        """The most that a worker of each role had resident since its start."""
+        peaks: dict[str, float] = {}
+        for child in self._processes.children:
+            if queue := _WORKERS.get(child.name):
+                peaks[queue] = max(peaks.get(queue, 0.0), _peak_mib(child.process.pid))
+        return peaks
 
     def _open(self, devices: int, rounds: int) -> RoundPlan:
         plan = large_plan(
@@ -226,6 +238,14 @@ def _require_idle_broker() -> None:
             if declared.consumer_count:
                 raise DemoError("somebody works on this virtual host of the broker: give the bench one of its own")
             channel.queue_purge(queue)
+
+
+def _peak_mib(pid: int) -> float:
+    """The largest high-water mark of a process and its children: a worker's tasks run in a child."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    own = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    return max([own, *(_peak_mib(int(child)) for child in children)])
 
 
 def _state(current: Round) -> str:

@@ -1,6 +1,8 @@
 """Partial sums between the workers: slots, micro-batches, the merge tree, claims, and what is erased when."""
 
+import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
@@ -11,15 +13,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
+from bench.large_model import sealed_update
 from devices.services import suspend_device
+from latticeward.crypto.kem import EncapsulationKey
 from latticeward.errors import NotFoundError
+from latticeward.lifecycle import RoundState
+from latticeward.messages import Assignment
 from latticeward.opening import codec_of
+from latticeward.updates.encoding import EncodedUpdate
 from latticeward.updates.ring import RingVector, accumulate
+from latticeward.updates.tensors import TensorLayout, TensorSpec
 from rounds import tasks
 from rounds.models import Contribution, Partial, Round, Submission
-from rounds.services import acceptance, aggregation, coordination, intake, merging, retention
+from rounds.services import acceptance, aggregation, coordination, intake, merging, retention, trainings
 from rounds.services.opening import open_submission, opening_of, reopen_submission
-from rounds.services.partials import load_partial
+from rounds.services.partials import load_partial, prepare_partial, swap_partial
 from rounds.services.recomputation import recompute_round
 from rounds.storage import blob_path, read_blob
 from tests.rounds.cohort import Cohort
@@ -240,3 +248,67 @@ def test_bytes_that_another_submission_needs_stay(
     Submission.objects.filter(pk=own.pk).update(claimed_until=None)
     intake.process_update(own.id)
     assert reopen_submission(Submission.objects.get(pk=own.pk), opening_of(current)).vector.any()
+
+
+def large_round(cohort: Cohort, parameters: int) -> Round:
+    """A closed round of a model of this size, with no partial yet."""
+    plan = replace(
+        cohort.train().round_plan,
+        training_id=str(uuid4()),
+        layout=TensorLayout((TensorSpec("weight", (parameters,)),)),
+    )
+    training = trainings.open_training(federation=cohort.federation, plan=plan, actor="user:1")
+    trainings.sign_training(training.id)
+    training.refresh_from_db()
+    current = cohort.collecting(training)
+    Round.objects.filter(pk=current.pk).update(state=RoundState.AGGREGATING)
+    return cohort.look(current)
+
+
+def test_merging_needs_two_model_sizes_however_many_partials_there_are(cohort: Cohort) -> None:
+    current = large_round(cohort, 500_000)
+    codec = codec_of(current.training.round_plan)
+    peaks = []
+    for count in (2, 8):
+        Partial.objects.filter(round=current).delete()
+        for slot in range(count):
+            swap_partial(current, prepare_partial(current, slot, None, codec.empty_sum(), []))
+        tracemalloc.start()
+        merging.merge_partials(current.id, list(range(count)))
+        peaks.append(tracemalloc.get_traced_memory()[1] / codec.length_bytes)
+        tracemalloc.stop()
+        assert Partial.objects.filter(round=current).count() == 1
+    assert peaks[1] < peaks[0] + 0.5
+    assert peaks[1] < 3
+
+
+def test_taking_in_holds_a_batch_and_not_the_cohort(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for one update at a time, four take no more memory than one."""
+    current = large_round(cohort, 500_000)
+    Round.objects.filter(pk=current.pk).update(state=RoundState.COLLECTING)
+    current = cohort.look(current)
+    plan = current.training.round_plan
+    codec = codec_of(plan)
+    assignment = Assignment.from_bytes(bytes(current.assignment))
+    encoded = EncodedUpdate(vector=codec.empty_sum(), saturated=0)
+    submissions = []
+    for hospital in cohort.hospitals:
+        envelope = sealed_update(
+            plan,
+            encoded,
+            round_id=str(current.id),
+            base_model_digest=assignment.base_model_digest,
+            recipient=EncapsulationKey.from_raw(assignment.recipient_key, assignment.recipient_algorithm),
+            signing_key=hospital.machine.keys.signing,
+        )
+        submissions.append(hospital.submit(current, envelope))
+    monkeypatch.setattr(intake, "BATCH_BYTES", 1)
+    peaks = []
+    for submission in submissions:
+        tracemalloc.start()
+        intake.process_update(submission.id)
+        peaks.append(tracemalloc.get_traced_memory()[1] / codec.length_bytes)
+        tracemalloc.stop()
+    assert Contribution.objects.filter(partial__round=current).count() == 4
+    assert max(peaks) < peaks[0] + 0.5
+    assert max(peaks) < 4
