@@ -16,11 +16,13 @@ from latticeward.errors import LatticewardError
 from latticeward.lifecycle import ParticipantState, RoundState
 from latticeward.opening import codec_of
 from latticeward.updates.ring import accumulate
-from rounds.models import Contribution, Partial, Round
-from rounds.services import coordination, intake, trainings
+from rounds.models import Contribution, ModelVersion, Partial, Round
+from rounds.services import aggregation, coordination, intake, merging, trainings
 from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.partials import load_partial
+from rounds.services.recomputation import recompute_round
 from tests.rounds.cohort import Cohort
+from tests.rounds.test_partials import accept_in_slots, sum_of
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 
@@ -59,6 +61,33 @@ def test_updates_taken_in_by_several_workers_sum_to_the_same_bits(cohort: Cohort
         accumulate(total, load_partial(partial, codec.dtype))
     assert np.array_equal(total, expected)
     assert cohort.publish(current).state == RoundState.PUBLISHED
+
+
+def test_a_message_that_ten_workers_get_at_once_counts_once(cohort: Cohort) -> None:
+    current = cohort.collecting(cohort.train())
+    submission = cohort.hospitals[0].submit(current, cohort.hospitals[0].prepare(current))
+    results = together(*[lambda: intake.process_update(submission.id)] * 10)
+    assert [result for result in results if result is not None] == [current.id]
+    assert Contribution.objects.count() == 1
+    assert AuditEntry.objects.filter(event="update.accepted").count() == 1
+
+
+def test_workers_that_merge_the_same_partials_at_once_lose_and_double_none(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "FAN_IN", 2)
+    current = cohort.collecting(cohort.train())
+    expected = accept_in_slots(cohort, current, [0, 1, 2, 3])
+    assert coordination.advance_round(current.id) == "begin_aggregating"
+    while groups := merging.groups_to_merge(current.id):
+        results = together(*(lambda group=group: merging.merge_partials(current.id, group) for group in groups * 3))
+        assert results == [None] * len(groups) * 3
+    assert np.array_equal(sum_of(current), expected)
+    assert Contribution.objects.count() == 4
+    together(*[lambda: aggregation.aggregate_round(current.id)] * 4)
+    assert ModelVersion.objects.filter(training=current.training).count() == 1
+    aggregation.publish_round(current.id)
+    assert recompute_round(current.id).updates == 4
 
 
 def test_of_two_submissions_of_one_device_at_once_one_is_taken(cohort: Cohort) -> None:
