@@ -35,6 +35,7 @@ class Environment(BaseSettings):
     allowed_hosts: str = Field("127.0.0.1,localhost,[::1],testserver", description="comma-separated host names")
     database_url: str = Field("", description="postgresql://user:password@host:port/name; empty: SQLite in var")
     broker_url: str = Field("memory://", description="amqp://…; memory:// runs the workers inside the server")
+    database_connections: int = Field(16, ge=4, description="most connections of one process to PostgreSQL")
     live_url: str = Field("", description="redis://… for events and nonces between processes; empty: in-process")
     vault: Literal["file", "env"] = "file"
     blob_path: Path | None = Field(None, description="folder of sealed blobs; default: blobs in var")

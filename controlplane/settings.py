@@ -147,8 +147,10 @@ def _database(url: str) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": parts.hostname or "",
         "PORT": str(parts.port or ""),
-        "CONN_MAX_AGE": 60,
         "OPTIONS": {
+            # Django under ASGI serves every request on a thread of its own, and a connection that stays with its
+            # thread is opened for one request and never closed: a pool lends few to many.
+            "pool": {"min_size": 1, "max_size": ENVIRONMENT.database_connections, "timeout": 10},
             "application_name": f"latticeward-{ROLE}",
             # One hung process must not hold all others at a row's lock.
             "options": "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",

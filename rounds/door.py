@@ -57,8 +57,10 @@ async def in_thread(function: Callable[..., Any], *arguments: Any, **named: Any)
     """Run blocking work of the door in its threads."""
 
     def call() -> Any:
-        close_old_connections()
-        return function(*arguments, **named)
+        try:
+            return function(*arguments, **named)
+        finally:
+            close_old_connections()  # a pooled connection goes back, an embedded one stays open
 
     return await asyncio.get_running_loop().run_in_executor(_threads, call)
 
