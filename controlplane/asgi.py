@@ -1,6 +1,7 @@
 """HTTP and websocket routing of one web process.
 
-Order for HTTP: the device door takes its own addresses, Django gets the rest. The lifespan messages start the one
+Order for HTTP: the device door takes its own addresses, the fast lane the status of certificates, Django gets the
+rest. The lifespan messages start the one
 subscription to the shared live channel when there are several processes.
 """
 
@@ -22,16 +23,21 @@ from django.conf import settings
 from django.core.management.base import SystemCheckError
 from django.urls import path
 
+from controlplane.fast_lane import FastLane
 from controlplane.live import listen
 from controlplane.startup import require_sound_process
 from frontend.consumers import LiveConsumer
+from keys.views import ocsp, ocsp_by_address
+from latticeward.crypto.issuing import STATUS_PATH
 from latticeward.errors import LatticewardError
 from rounds.door import Door, bounded
 from rounds.endpoints import ROUTES
 
+_django = bounded(django_application, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+_lane = FastLane({STATUS_PATH: ocsp, f"{STATUS_PATH}/(?P<question>.+)": ocsp_by_address}, otherwise=_django)
 _routed = ProtocolTypeRouter(
     {
-        "http": Door(ROUTES, otherwise=bounded(django_application, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)),
+        "http": Door(ROUTES, otherwise=_lane),
         "websocket": AllowedHostsOriginValidator(
             AuthMiddlewareStack(URLRouter([path("ws/live", LiveConsumer.as_asgi())]))
         ),

@@ -1,0 +1,79 @@
+"""The fast lane: the same view and the same bytes, without the framework around them."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from django.http import HttpRequest, HttpResponse
+
+from controlplane import fast_lane
+from controlplane.fast_lane import FastLane
+
+
+def echo(request: HttpRequest, word: str = "") -> HttpResponse:
+    said = f"{request.method} {word} {request.headers.get('X-Word', '')}".encode() + request.body
+    return HttpResponse(said, content_type="text/plain", headers={"ETag": '"1"'})
+
+
+def fail(request: HttpRequest) -> HttpResponse:
+    raise RuntimeError("a secret of the log")
+
+
+async def otherwise(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 299, "headers": []})
+    await send({"type": "http.response.body", "body": b"elsewhere"})
+
+
+LANE = FastLane({"/echo": echo, "/echo/(?P<word>[a-z]+)": echo, "/fail": fail}, otherwise=otherwise)
+
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def ask(method: str, path: str, *pieces: bytes, hang: bool = False, **headers: str) -> Answer:
+    async def scene() -> list[dict[str, Any]]:
+        incoming = [
+            {"type": "http.request", "body": piece, "more_body": number + 1 < len(pieces) or hang}
+            for number, piece in enumerate(pieces or (b"",))
+        ]
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            if not incoming:
+                await asyncio.sleep(30)
+            return incoming.pop(0)
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": raw}
+        await LANE(scope, receive, send)
+        return sent
+
+    start, body = asyncio.run(scene())
+    return start["status"], {name.decode(): value.decode() for name, value in start["headers"]}, body["body"]
+
+
+def test_a_view_in_the_lane_answers_as_it_stands_in_the_table() -> None:
+    status, headers, body = ask("POST", "/echo", b"one ", b"two", x_word="hello")
+    assert (status, body) == (200, b"POST  helloone two")
+    assert headers["etag"] == '"1"' and headers["x-content-type-options"] == "nosniff"
+    assert headers["content-length"] == str(len(body))
+    assert ask("GET", "/echo/word")[2] == b"GET word "
+
+
+def test_every_other_address_goes_on() -> None:
+    for path in ("/", "/echo/", "/echo/Word", "/echo/word/more", "/fail/"):
+        assert ask("GET", path)[0] == 299
+
+
+def test_a_body_that_is_too_long_or_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast_lane, "BODY_SECONDS", 0.05)
+    assert ask("POST", "/echo", *[bytes(4096)] * 5)[0] == 400
+    assert ask("POST", "/echo", b"half", hang=True)[0] == 400
+
+
+def test_a_fault_is_a_500_without_its_reason() -> None:
+    status, _, body = ask("GET", "/fail")
+    assert (status, body) == (500, b"")
