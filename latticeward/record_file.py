@@ -114,9 +114,9 @@ def verify_record_file(raw: bytes, *, anchor_fingerprint: bytes) -> ProvenRecord
     )
     entry = _read_entry(parts.entry)
     # 3
-    received_at = from_unix_milliseconds(entry["recorded_at"])
+    received_at = _instant(entry["recorded_at"])
     record = RoundRecord.from_bytes(_verify(parts.record, Purpose.ROUND_RECORD, trust, received_at))
-    payload = _verify(parts.plan, Purpose.PLAN, trust, from_unix_milliseconds(record.opened_at))
+    payload = _verify(parts.plan, Purpose.PLAN, trust, _instant(record.opened_at))
     plan = RoundPlan.from_bytes(payload)
     # 4
     told = (entry["event"], entry["subject_kind"], entry["subject_id"], entry["details"].get("record"))
@@ -148,7 +148,14 @@ def checkpoint_key(note: str, *, origin: str, trust: TrustStore) -> CompositeVer
 def _issued_at(bundle: bytes) -> datetime:
     """What a trust bundle's statement says of its own time, before anything is believed."""
     signed = Fields(canonical.decode(bundle, limit_bytes=BUNDLE_LIMIT_BYTES), "trust bundle").bytes("trust")
-    return from_unix_milliseconds(TrustStatement.from_bytes(parse_signed_message(signed).payload).issued_at)
+    return _instant(TrustStatement.from_bytes(parse_signed_message(signed).payload).issued_at)
+
+
+def _instant(milliseconds: int) -> datetime:
+    try:
+        return from_unix_milliseconds(milliseconds)
+    except (ValueError, OverflowError, OSError) as error:
+        raise MalformedMessageError("an instant lies beyond the calendar") from error
 
 
 def _verify(raw: bytes, purpose: Purpose, trust: TrustStore, at: datetime) -> bytes:

@@ -125,7 +125,7 @@ def _merge(current: Round, plan: RoundPlan) -> tuple[DecodedSum, list[bytes], in
     if total is None:
         raise QuorumNotMetError(f"round {current.id} holds no update")
     decoded = AGGREGATORS[plan.aggregator].aggregate_sum(total, codec)
-    if plan.weight_rule == "examples" and decoded.examples < plan.k_patients:
+    if current.kind == "training" and plan.weight_rule == "examples" and decoded.examples < plan.k_patients:
         raise KMinimumError(f"round {current.id} was learnt from {decoded.examples:.0f} patients")
     return decoded, commitments, accepted
 

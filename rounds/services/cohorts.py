@@ -30,12 +30,11 @@ def require_hiding(current: Round, plan: RoundPlan) -> None:
         raise QuorumNotMetError(f"round {current.id} has {len(members)} updates")
     if hospitals < plan.k_hospitals:
         raise KMinimumError(f"round {current.id} has updates of {hospitals} hospitals")
-    for earlier in _earlier(current):
-        others = _members(earlier)
+    for earlier, others in _earlier(current).items():
         between = {site for device, site in (members | others).items() if (device in members) != (device in others)}
         if 0 < len(between) < plan.k_hospitals:
             raise CohortTooCloseError(
-                f"round {current.id} differs from round {earlier.id} on the same base by {len(between)} hospitals"
+                f"round {current.id} differs from round {earlier} on the same base by {len(between)} hospitals"
             )
 
 
@@ -49,15 +48,19 @@ def _members(current: Round) -> dict[UUID, UUID]:
     return dict(accepted.values_list("device_id", "device__site_id"))
 
 
-def _earlier(current: Round) -> list[Round]:
-    """Rounds whose sum over the same base model is open, or will be before this one's."""
-    rows = Round.objects.filter(
-        training__federation_id=current.training.federation_id,
-        training__job=current.training.job,
-        base_model_digest=current.base_model_digest,
-        state__in=(RoundState.AGGREGATING, RoundState.PUBLISHED),
-    ).exclude(pk=current.pk)
+def _earlier(current: Round) -> dict[UUID, dict[UUID, UUID]]:
+    """The members of each round whose sum over the same base model is open, or will be before this one's."""
+    rows = Participant.objects.filter(
+        state=ParticipantState.ACCEPTED,
+        round__training__federation_id=current.training.federation_id,
+        round__training__job=current.training.job,
+        round__base_model_digest=current.base_model_digest,
+        round__state__in=(RoundState.AGGREGATING, RoundState.PUBLISHED),
+    ).exclude(round_id=current.id)
     if current.closed_at is not None:
         # Of two that were fixed at once, each sees the other: the later one gives way.
-        rows = rows.filter(closed_at__lte=current.closed_at)
-    return list(rows.only("id"))
+        rows = rows.filter(round__closed_at__lte=current.closed_at)
+    found: dict[UUID, dict[UUID, UUID]] = {}
+    for round_id, device_id, site_id in rows.values_list("round_id", "device_id", "device__site_id"):
+        found.setdefault(round_id, {})[device_id] = site_id
+    return found

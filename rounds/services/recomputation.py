@@ -20,7 +20,7 @@ from latticeward.updates.ring import RingVector, accumulate
 from latticeward.updates.tensors import weights_digest
 from rounds.models import Contribution, Partial, Round
 from rounds.services.cohorts import hospitals_of
-from rounds.services.metrics import pooled_metric
+from rounds.services.metrics import hospital_metric, pooled_metric
 from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.partials import commitment
 from rounds.services.publication import next_weights
@@ -43,7 +43,7 @@ def recompute_round(round_id: UUID) -> Recomputation:
     2. The envelopes that the partials hold are those that the record counts, each still verifies, opens and is valid.
     3. Their sums are what the record commits to.
     4. The step from the base model gives the weights that the signed manifest names.
-    5. The pooled metric is the record's.
+    5. The metrics, pooled and released, are the record's.
 
     Raises:
         NotFoundError: there is no such published round.
@@ -61,15 +61,16 @@ def recompute_round(round_id: UUID) -> Recomputation:
 
     # 2
     sums: dict[int, RingVector] = defaultdict(codec.empty_sum)
-    counted = set()
+    counted: dict[bytes, dict[str, Any] | None] = {}
     contributions = Contribution.objects.filter(partial__round=current).select_related(
         "partial", "submission__participant__device", "submission__participant__round__training"
     )
     for contribution in contributions:
-        counted.add(bytes.fromhex(contribution.submission.digest))
-        accumulate(sums[contribution.partial.slot], reopen_submission(contribution.submission, opening).vector)
-    named = {row["submission_digest"] for row in record.participants if row["submission_digest"]}
-    if counted != named or len(contributions) != record.accepted:
+        vector = reopen_submission(contribution.submission, opening).vector
+        counted[bytes.fromhex(contribution.submission.digest)] = hospital_metric(plan, vector)
+        accumulate(sums[contribution.partial.slot], vector)
+    named = {row["submission_digest"]: _plain(row["metric"]) for row in record.participants if row["submission_digest"]}
+    if counted.keys() != named.keys() or len(contributions) != record.accepted:
         raise RecomputationError(f"round {round_id}: the record counts other submissions than the partials hold")
 
     # 3
@@ -94,6 +95,8 @@ def recompute_round(round_id: UUID) -> Recomputation:
     # 5
     if _plain(pooled_metric(plan, decoded, hospitals_of(current))) != _plain(record.metric):
         raise RecomputationError(f"round {round_id}: the metric does not follow from the updates")
+    if counted != named:
+        raise RecomputationError(f"round {round_id}: a hospital's own metric does not follow from its update")
     return Recomputation(round_id, record.accepted, len(committed), digest)
 
 

@@ -36,6 +36,7 @@ from latticeward.ledger.checkpoint import parse_checkpoint, verify_checkpoint
 from latticeward.messages import Assignment, ModelManifest, RoundRecord, SubmissionReceipt
 from latticeward.plan import RoundPlan
 from latticeward.protection.sealed import read_contribution
+from latticeward.record_file import RecordFile, verify_record_file
 from latticeward.statements import KeyStatement, ServerKeyStatement
 from latticeward.trust import TrustStatement, TrustStore
 from latticeward.updates.encoding import FixedPointCodec
@@ -154,6 +155,11 @@ _ROUND_MESSAGES: Final = (SubmissionReceipt, ModelManifest, RoundRecord, Assignm
 def round_message(data: bytes) -> None:
     kinds = [kind for kind in _ROUND_MESSAGES if kind.TYPE.encode() in data]
     _read_again((kinds or _ROUND_MESSAGES)[-1 if len(kinds) != 1 else 0].from_bytes(data))
+
+
+def record_file(data: bytes) -> None:
+    _read_again(RecordFile.from_bytes(data))
+    verify_record_file(data, anchor_fingerprint=objects.authority().anchor.fingerprint)
 
 
 def plan(data: bytes) -> None:

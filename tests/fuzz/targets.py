@@ -18,6 +18,7 @@ from latticeward.crypto.revocation import parse_status_question
 from latticeward.crypto.signing import Purpose, sign, sign_message
 from latticeward.enrolment_messages import EnrolmentAnswer, Meeting
 from latticeward.ledger.checkpoint import sign_checkpoint
+from latticeward.record_file import RecordFile
 from latticeward.trust import make_bundle
 from tests.fuzz import calls, mutation, objects
 from tests.latticeward.peers import AUTHORITY, claim, key_statement, transcript
@@ -109,6 +110,16 @@ def _trust_bundles() -> list[bytes]:
     return [
         made.bundle(statement=statement, receipts=()),
         make_bundle(anchor=made.anchor, signed=b"signed", receipts=(b"one", b"two")),
+    ]
+
+
+def _record_files() -> list[bytes]:
+    """Whole in form; the trust in them is real, and so the reading goes on to the checkpoint."""
+    parts = {"record": objects.round_messages()[3], "plan": b"plan", "entry": b"entry", "path": (bytes(32),)}
+    notes = [note.decode() for note in _checkpoints()[:2]]
+    return [
+        RecordFile(**parts, trust=bundle, index=3, checkpoint=note).to_bytes()
+        for bundle, note in zip(_trust_bundles(), notes, strict=False)
     ]
 
 
@@ -306,6 +317,21 @@ TARGETS: Final[Mapping[str, Target]] = {
             ),
             seeds=_trust_bundles,
             limit_bytes=6_000,
+            mutate=mutation.cbor,
+        ),
+        Target(
+            name="record-file",
+            call=calls.record_file,
+            refusals=(
+                *_KEYS,
+                errors.UntrustedIssuerError,
+                errors.InvalidSignatureError,
+                errors.CertificateNotValidError,
+                errors.CheckpointError,
+                errors.WrongContextError,
+            ),
+            seeds=_record_files,
+            limit_bytes=16_000,
             mutate=mutation.cbor,
         ),
         Target(

@@ -83,6 +83,14 @@ def test_the_thyroid_job_reaches_its_goal_in_twenty_rounds(tmp_path: Path) -> No
     assert summary["pooled"] > summary["single"]["stmw"] + 0.1
 
 
+@pytest.mark.torch
+def test_the_watch_job_beats_every_clinic_alone(tmp_path: Path) -> None:
+    summary = demonstrate(tmp_path, "--job", "watch", "--rounds", "20", timeout=400)
+    assert (summary["metric"], summary["rounds"]) == ("accuracy", 20)
+    assert summary["pooled"] >= 0.9
+    assert summary["pooled"] > max(summary["single"].values()) + 0.05
+
+
 @pytest.fixture
 def services() -> Iterator[dict[str, str]]:
     """A database and a virtual message space of the test's own on the machine's PostgreSQL, Redis and RabbitMQ."""

@@ -139,6 +139,27 @@ def test_rounds_from_the_same_model_give_the_same_numbers_and_another_device_giv
     assert not np.array_equal(first, _open(stranger, plan, one))
 
 
+def test_an_equal_weight_is_a_whole_share_whatever_the_number_of_patients() -> None:
+    shares = {}
+    for rule in ("examples", "equal"):
+        plan = _plan(weight_rule=rule)
+        assignment = _assignment(plan)
+        raw, _, _ = _prepare(plan, assignment)
+        shares[rule] = _codec(plan).decode_sum(_open(raw, plan, assignment)).weight_share_sum
+    assert shares["equal"] == pytest.approx(1.0, abs=1e-6)
+    assert shares["examples"] == pytest.approx(DATA.num_examples / plan.weight_cap, abs=1e-6)
+
+
+def test_the_base_model_s_metric_on_the_own_test_part_is_told_to_this_hospital() -> None:
+    plan = _plan()
+    trainer = TRAINERS[JOB.trainer](JOB.layout)
+    update, _ = trainer.train(BASE, DATA, TrainerSettings.from_plan(plan.trainer), np.random.default_rng(0))
+    assignment = _assignment(plan, base_model_digest=weights_digest(update))
+    _, _, report = _prepare(plan, assignment, base_vector=update)
+    counts = METRICS["auc"].measure(trainer.scores(update, DATA.test_x), DATA.test_y)
+    assert report["metric"] == METRICS["auc"].summarise(counts).value > 0.7
+
+
 def test_an_evaluation_round_trains_nothing() -> None:
     plan = _plan()
     assignment = _assignment(plan, kind="evaluation")
