@@ -9,7 +9,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from django.http import Http404, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.views.defaults import page_not_found
+from django.views.defaults import server_error as plain_server_error
 from rest_framework import exceptions
 from rest_framework.parsers import JSONParser
 from rest_framework.response import Response
@@ -133,6 +135,20 @@ def problem_response(error: domain.LatticewardError) -> HttpResponse:
     """A domain error as an answer of a plain Django view."""
     status, body = problem_of(error)
     return JsonResponse(body, status=status, content_type=PROBLEM_TYPE, headers=headers_of(error))
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler of unknown addresses: under ``/api/`` they are refused like everything else."""
+    if not request.path.startswith("/api/"):
+        return page_not_found(request, exception)
+    return problem_response(domain.NotFoundError(f"no such address {request.path[:200]!r}"))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's handler of faults of ours; the traceback is in the log."""
+    if not request.path.startswith("/api/"):
+        return plain_server_error(request)
+    return problem_response(domain.LatticewardError(f"{request.method} {request.path[:200]!r} failed"))
 
 
 class BoundedJSONParser(JSONParser):

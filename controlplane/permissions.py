@@ -50,6 +50,18 @@ class AnyRole(BasePermission):
         return bool(roles_of(request.user))
 
 
+class ForDevices(BasePermission):
+    """Enrolled devices, by their request signatures; no person."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        return request.auth is not None
+
+
+def is_for_devices(view: APIView) -> bool:
+    """Whether a view is called by devices and not by people."""
+    return ForDevices in view.permission_classes
+
+
 class OperatorWrites(BasePermission):
     """Everybody with a role reads; operators write."""
 

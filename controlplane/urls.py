@@ -30,6 +30,9 @@ def health(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok\n", content_type="text/plain")
 
 
+handler404 = "controlplane.errors.not_found"
+handler500 = "controlplane.errors.server_error"
+
 urlpatterns = [
     path("healthz", health),
     # devices: enrolment and trust

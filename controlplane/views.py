@@ -22,7 +22,7 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import BaseSerializer
+from rest_framework.serializers import BaseSerializer, Serializer
 from rest_framework.views import APIView
 
 from controlplane import idempotency
@@ -134,7 +134,7 @@ class ListEndpoint(Endpoint):
         query: filters and orders.
     """
 
-    row: ClassVar[type[BaseSerializer[Any]]]
+    row: ClassVar[type[Serializer[Any]]]
     query: ClassVar[type[ListQuery]] = ListQuery
 
     def rows(self, asked: dict[str, Any]) -> QuerySet[Any]:
@@ -143,8 +143,7 @@ class ListEndpoint(Endpoint):
 
     def show(self, rows: list[Any]) -> Sequence[Any]:
         """The rows of one page as JSON."""
-        shown: Sequence[Any] = self.row(rows, many=True).data
-        return shown
+        return list(self.row(rows, many=True).data)
 
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         asked = self.asked(self.query, request)

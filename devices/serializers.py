@@ -4,6 +4,7 @@ import base64
 import binascii
 from typing import Any, Final
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from controlplane.serializers import ListQuery
@@ -11,8 +12,11 @@ from keys.models import Reason
 from latticeward.lifecycle import DeviceState
 
 _FIELD_LIMIT_CHARS: Final = 48_000
+# In the last group the bits past the last byte are zero, so each value has one text.
+_CANONICAL: Final = "^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-][AQgw]|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048])?$"
 
 
+@extend_schema_field({"type": "string", "pattern": _CANONICAL, "maxLength": _FIELD_LIMIT_CHARS})
 class Base64UrlField(serializers.Field[bytes, str, str, Any]):
     """Bytes as base64url without padding, in its only canonical form."""
 

@@ -240,9 +240,7 @@ def revoke_keys(
         )
 
 
-def _move(
-    rows: Iterable[Key], event: str, *, actor: str, feed: str, reason: str | None = None, **columns: Any
-) -> None:
+def _move(rows: Iterable[Key], event: str, *, actor: str, feed: str, reason: str | None = None, **columns: Any) -> None:
     with transaction.atomic():
         for row in rows:
             details = {"purpose": row.purpose, "key_id": row.key_id, "epoch": row.epoch, "subject": row.subject_id}

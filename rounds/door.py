@@ -177,9 +177,10 @@ class Entry:
     """A row of the routing table."""
 
     method: str
-    pattern: re.Pattern[str]
+    template: str
     route: Route
-    admit: Admit = Admit.ACTIVE
+    admit: Admit
+    pattern: re.Pattern[str]
 
 
 def path(method: str, template: str, route: Route, *, admit: Admit = Admit.ACTIVE) -> Entry:
@@ -188,7 +189,7 @@ def path(method: str, template: str, route: Route, *, admit: Admit = Admit.ACTIV
     Args:
         admit: whose requests it takes.
     """
-    return Entry(method, re.compile(template.replace("<id>", _UUID) + r"\Z"), route, admit)
+    return Entry(method, template, route, admit, re.compile(template.replace("<id>", _UUID) + r"\Z"))
 
 
 def bounded(inner: Callable[..., Awaitable[None]], limit_bytes: int) -> Callable[..., Awaitable[None]]:

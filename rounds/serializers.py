@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from controlplane.serializers import ListQuery
@@ -58,6 +59,7 @@ class RoundsQuery(ListQuery):
     kind = serializers.ChoiceField(choices=["training", "evaluation"], required=False)
 
 
+@extend_schema_field({"type": "string", "pattern": "^([0-9a-f]{2})*$"})
 class HexField(serializers.Field[bytes, str, str, Any]):
     """Bytes as lower-case hexadecimal; shown only."""
 
@@ -66,6 +68,11 @@ class HexField(serializers.Field[bytes, str, str, Any]):
 
     def to_representation(self, value: bytes) -> str:
         return bytes(value).hex()
+
+
+@extend_schema_field({"type": ["object", "null"], "description": "reference results, reported by an operator's tool"})
+class Comparison(serializers.JSONField):
+    """What a tool reported of the same data in one place."""
 
 
 class TrainingRow(serializers.Serializer[Any]):
@@ -82,7 +89,7 @@ class TrainingRow(serializers.Serializer[Any]):
     rounds_max = serializers.IntegerField()
     rounds_done = serializers.IntegerField()
     plan_digest = HexField(help_text="SHA-256, hexadecimal")
-    comparison = serializers.JSONField(allow_null=True)  # type: ignore[var-annotated]
+    comparison = Comparison(allow_null=True)
     created_at = serializers.DateTimeField()
     ended_at = serializers.DateTimeField(allow_null=True)
     ended_by = serializers.CharField(help_text="the stop rule, the failure's code, or operator; empty before the end")

@@ -50,7 +50,9 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="statusanswer",
             name="told",
-            field=models.TextField(blank=True, default="", help_text="empty for good, else the reason, or certificate_hold"),
+            field=models.TextField(
+                blank=True, default="", help_text="empty for good, else the reason, or certificate_hold"
+            ),
             preserve_default=False,
         ),
         migrations.RunPython(give_lists_their_issuer, migrations.RunPython.noop),

@@ -7,31 +7,38 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('rounds', '0004_series_end_and_hospital_metrics'),
+        ("rounds", "0004_series_end_and_hospital_metrics"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='ModelExport',
+            name="ModelExport",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('format', models.TextField()),
-                ('licence', models.TextField(blank=True, help_text='the terms that the file names')),
-                ('reason', models.TextField()),
-                ('state', models.TextField(default=latticeward.lifecycle.ModelExportState['REQUESTED'])),
-                ('state_due_at', models.DateTimeField(null=True)),
-                ('requested_by', models.TextField()),
-                ('requested_at', models.DateTimeField()),
-                ('recipient_key', models.BinaryField(help_text='raw encapsulation key of this export')),
-                ('wrapped_seed', models.BinaryField(help_text='erased when the file is taken or expires', null=True)),
-                ('sealed_key', models.BinaryField(help_text="the file's key, sealed to the encapsulation key", null=True)),
-                ('blob', models.TextField(blank=True)),
-                ('file_bytes', models.BigIntegerField(null=True)),
-                ('file_digest', models.TextField(blank=True, help_text='SHA-256 of the plain file')),
-                ('failure_code', models.TextField(blank=True)),
-                ('model', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='exports', to='rounds.modelversion')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("format", models.TextField()),
+                ("licence", models.TextField(blank=True, help_text="the terms that the file names")),
+                ("reason", models.TextField()),
+                ("state", models.TextField(default=latticeward.lifecycle.ModelExportState["REQUESTED"])),
+                ("state_due_at", models.DateTimeField(null=True)),
+                ("requested_by", models.TextField()),
+                ("requested_at", models.DateTimeField()),
+                ("recipient_key", models.BinaryField(help_text="raw encapsulation key of this export")),
+                ("wrapped_seed", models.BinaryField(help_text="erased when the file is taken or expires", null=True)),
+                (
+                    "sealed_key",
+                    models.BinaryField(help_text="the file's key, sealed to the encapsulation key", null=True),
+                ),
+                ("blob", models.TextField(blank=True)),
+                ("file_bytes", models.BigIntegerField(null=True)),
+                ("file_digest", models.TextField(blank=True, help_text="SHA-256 of the plain file")),
+                ("failure_code", models.TextField(blank=True)),
+                (
+                    "model",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="exports", to="rounds.modelversion"
+                    ),
+                ),
             ],
         ),
     ]

@@ -6,26 +6,40 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('rounds', '0005_model_exports'),
+        ("rounds", "0005_model_exports"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='ModelDifference',
+            name="ModelDifference",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('requested_by', models.TextField()),
-                ('requested_at', models.DateTimeField()),
-                ('computed_at', models.DateTimeField(null=True)),
-                ('result', models.JSONField(help_text='tensors and total, as rounds/services/differences.py writes them', null=True)),
-                ('failure_code', models.TextField(blank=True)),
-                ('after', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='rounds.modelversion')),
-                ('before', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='rounds.modelversion')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("requested_by", models.TextField()),
+                ("requested_at", models.DateTimeField()),
+                ("computed_at", models.DateTimeField(null=True)),
+                (
+                    "result",
+                    models.JSONField(
+                        help_text="tensors and total, as rounds/services/differences.py writes them", null=True
+                    ),
+                ),
+                ("failure_code", models.TextField(blank=True)),
+                (
+                    "after",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="rounds.modelversion"
+                    ),
+                ),
+                (
+                    "before",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="rounds.modelversion"
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('before', 'after'), name='one_difference_a_pair')],
+                "constraints": [models.UniqueConstraint(fields=("before", "after"), name="one_difference_a_pair")],
             },
         ),
     ]

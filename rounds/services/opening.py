@@ -36,9 +36,7 @@ def opening_of(current: Round) -> RoundOpening:
     )
 
 
-def open_submission(
-    submission: Submission, opening: RoundOpening, present: CompositeVerifyKey
-) -> OpenedContribution:
+def open_submission(submission: Submission, opening: RoundOpening, present: CompositeVerifyKey) -> OpenedContribution:
     """Verify, open and validate an envelope that has just come.
 
     Args:

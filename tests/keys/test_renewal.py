@@ -299,9 +299,7 @@ def test_a_compromised_server_key_is_not_named_any_more(agent: tuple[TrustKeeper
     old = server_keys(Purpose.EXPORT).get()
     federation = Federation.objects.get()
     Key.objects.exclude(pk=old.pk).filter(owner="authority").update(subject_id="elsewhere")
-    revoke_keys(
-        subject_id=str(federation.id), reason=Reason.KEY_COMPROMISE, actor="user:2", feed=federation.feed
-    )
+    revoke_keys(subject_id=str(federation.id), reason=Reason.KEY_COMPROMISE, actor="user:2", feed=federation.feed)
     Key.objects.filter(subject_id="elsewhere").update(subject_id=str(federation.id))
     rotation.publish_trust(actor="user:1")
     clock.ahead = REFRESH_EVERY

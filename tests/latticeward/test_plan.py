@@ -57,8 +57,12 @@ IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "may not be sealed with the suite 'hybrid'": {"sensitivity": "highly-sensitive"},
     "at least 20 patients in each class": {"release": MetricRelease(hospital_metrics=True, patients_per_class=19)},
     "are never released": {
-        "sensitivity": "highly-sensitive", "suite": "high", "release": RELEASED,
-        "quorum": 4, "k_hospitals": 4, "k_patients": 20,
+        "sensitivity": "highly-sensitive",
+        "suite": "high",
+        "release": RELEASED,
+        "quorum": 4,
+        "k_hospitals": 4,
+        "k_patients": 20,
     },
     "the fixed-point step would be too coarse": {"cohort_bound": 4096, "quorum": 3},
 }
