@@ -141,6 +141,12 @@ class ApiSchema(AutoSchema):
             answers |= problems(self._refusals())
         return answers
 
+    def _get_request_body(self, direction: Any = "request") -> Any:
+        body = super()._get_request_body(direction)
+        if body and len(body["content"]) > 1:  # spectacular asks one of the types only
+            body["required"] = True
+        return body
+
     def _map_serializer_field(self, field: Any, direction: Any, bypass_extensions: bool = False) -> Any:
         schema = super()._map_serializer_field(field, direction, bypass_extensions)
         if direction == "request" and type(field) is serializers.CharField and "pattern" not in schema:

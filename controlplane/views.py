@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpResponse
-from rest_framework.exceptions import ValidationError
+from django.http.request import RawPostDataException
+from rest_framework.exceptions import UnsupportedMediaType, ValidationError
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -101,7 +102,11 @@ class Endpoint(APIView):
         if key is None:
             with transaction.atomic():
                 return handler(request, *args, **kwargs)
-        content = idempotency.fingerprint(request.method or "", request.get_full_path(), request.body)
+        try:
+            body = request.body
+        except RawPostDataException as error:  # a form, which the check of the CSRF token has read
+            raise UnsupportedMediaType(request.content_type) from error
+        content = idempotency.fingerprint(request.method or "", request.get_full_path(), body)
         attempt = idempotency.begin(actor=self.actor(request), key=key, content=content)
         if isinstance(attempt, idempotency.Kept):
             return self._repeated(attempt)
@@ -109,8 +114,8 @@ class Endpoint(APIView):
             with transaction.atomic():
                 answer = handler(request, *args, **kwargs)
                 kept = _without(answer.data, self.shown_once)
-                body = JSONRenderer().render(kept).decode() if kept is not None else ""
-                idempotency.keep(attempt, status=answer.status_code, body=body)
+                text = JSONRenderer().render(kept).decode() if kept is not None else ""
+                idempotency.keep(attempt, status=answer.status_code, body=text)
                 return answer
         except BaseException:
             idempotency.release(attempt)

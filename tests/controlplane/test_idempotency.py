@@ -118,6 +118,16 @@ def test_an_empty_answer_is_repeated_empty(signed_in: Client, site: Site) -> Non
     assert (first.status_code, second.status_code, second.content) == (204, 204, b"")
 
 
+def test_a_form_with_a_key_is_refused_as_what_it_is(operator: User, site: Site) -> None:
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(operator)
+    strict.cookies["csrftoken"] = "a" * 32
+    headers = {"Idempotency-Key": KEY}
+    form = {"csrfmiddlewaretoken": "a" * 32, **HUNGARY}
+    answer = strict.post("/api/v1/sites", form, headers=headers)  # as multipart
+    assert (answer.status_code, answer.json()["type"]) == (415, "unsupported_media_type")
+
+
 @pytest.mark.parametrize("key", ["short", "x" * 129, '"unbalanced-quote', "with spaces in it", "kéyéèôü123"])
 def test_what_is_no_key_is_refused(key: str) -> None:
     with pytest.raises(MalformedMessageError):
