@@ -51,9 +51,7 @@ def enrol(federation: Federation, number: int, *, server: str, home: Path) -> Fl
         transcript=raw, mac=transcript_mac(raw, mac_key=code.mac_key), source=f"192.0.2.{number % 250}"
     )
     answer = verify_answer(begun.answer, begun.mac, transcript=raw, mac_key=code.mac_key, now=datetime.now(UTC))
-    device = enrolment.finish_enrolment(
-        enrolment_id=begun.enrolment_id, proofs=finish_proofs(answer, keys=keys)
-    )
+    device = enrolment.finish_enrolment(enrolment_id=begun.enrolment_id, proofs=finish_proofs(answer, keys=keys))
     services.issue(device_id=device.id)
     line = HttpTransport.make(AgentConfig(home=home), server, keys, Interruption())
     return FleetDevice(services.get_device(device.id), keys, line)

@@ -120,16 +120,12 @@ class PipelineBench:
     def _round(self, plan: RoundPlan, number: int, *, together: bool) -> dict[str, float]:
         current = self._collecting(plan, number)
         envelopes = list(self._envelopes(plan, current).items())
-        digests = {
-            identity: parse_envelope(raw, limit_bytes=len(raw)).signed_digest for identity, raw in envelopes
-        }
+        digests = {identity: parse_envelope(raw, limit_bytes=len(raw)).signed_digest for identity, raw in envelopes}
         for position, (identity, envelope) in enumerate(envelopes, 1):
             if position == len(envelopes) and not together:
                 _wait(lambda: _accepted(current) == len(envelopes) - 1)
             sent_at = time.time()
-            self._fleet[identity].line.submit(
-                str(current.id), envelope, submission_digest=digests[identity]
-            )
+            self._fleet[identity].line.submit(str(current.id), envelope, submission_digest=digests[identity])
         _wait(lambda: _state(current) in (RoundState.PUBLISHED, RoundState.FAILED))
         current.refresh_from_db()
         if current.published_at is None or current.last_update_at is None:

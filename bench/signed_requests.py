@@ -29,9 +29,7 @@ DEVICES: Final = 16
 
 def enrolled_device(server: Installation, name: str = "bench") -> Identity:
     """One machine, enrolled by the real agent with a claim that approves by itself."""
-    code = server.api.post(
-        "/api/v1/claims", {"site": "northside", "device_class": "edge-server", "auto_approve": True}
-    )
+    code = server.api.post("/api/v1/claims", {"site": "northside", "device_class": "edge-server", "auto_approve": True})
     config = AgentConfig.load(server.folder / name, given={})
     secrets = load_or_make_secrets(config.home, suite=config.suite)
     transport = TRANSPORTS["http"](config, server.address, secrets.keys, Interruption())

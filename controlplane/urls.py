@@ -43,6 +43,7 @@ urlpatterns = [
     path("api/v1/ocsp/<path:question>", keys.ocsp_by_address),
     path("api/v1/enrolments", devices.EnrolmentsView.as_view()),
     path("api/v1/enrolments/<uuid:enrolment_id>/finish", devices.FinishEnrolmentView.as_view()),
+    path("api/v1/me", devices.MeView.as_view()),
     # operators
     path("api/v1/sites", admission.SitesView.as_view()),
     path("api/v1/sites/<uuid:site_id>", admission.SiteView.as_view()),

@@ -4,19 +4,20 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from devices.models import Device, Federation
-from keys.models import Key
+from keys.models import Key, Owner
 from keys.selectors import certificate_ends, key_standing, read_statement
 from latticeward.crypto.keys import CompositeVerifyKey, EncapsulationKey
 from latticeward.crypto.secret_key import speakable
 from latticeward.errors import KeyUsageError, LatticewardError, NotFoundError, WrongContextError
 from latticeward.lifecycle import DeviceState, KeyState
+from latticeward.renewal import renewal_opens_at
 from latticeward.statements import verify_live
 
 # Three long polls without a word.
@@ -89,6 +90,27 @@ def fleet_rows(devices: Iterable[Device]) -> list[FleetRow]:
         )
         for device in devices
     ]
+
+
+def read_self(device: Device) -> dict[str, Any]:
+    """What a device may know of itself, with its keys of the present epoch and those that are superseded."""
+    subject = str(device.id)
+    shown = (KeyState.PRE_ACTIVE, KeyState.ACTIVE, KeyState.SUSPENDED, KeyState.DEACTIVATED)
+    keys = Key.objects.filter(owner=Owner.DEVICE, subject_id=subject, state__in=shown).order_by("-epoch", "purpose")
+    return {
+        "device": device.id,
+        "name": device.name,
+        "federation": device.site.federation_id,
+        "site": device.site.slug,
+        "device_class": str(getattr(device.device_class, "slug", device.device_class)),
+        "state": device.state,
+        "suite": device.suite,
+        "key_epoch": device.key_epoch,
+        "keys": keys,
+        "certificate_not_after": certificate_ends([subject]).get(subject),
+        "renew_from": renewal_opens_at(read_statement(subject, epoch=device.key_epoch)),
+        "server_time": timezone.now(),
+    }
 
 
 def is_silent(device: Device, *, now: datetime | None = None) -> bool:

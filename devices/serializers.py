@@ -9,7 +9,7 @@ from rest_framework import serializers
 
 from controlplane.serializers import ListQuery
 from keys.models import Reason
-from latticeward.lifecycle import DeviceState
+from latticeward.lifecycle import DeviceState, KeyState
 
 _FIELD_LIMIT_CHARS: Final = 48_000
 # In the last group the bits past the last byte are zero, so each value has one text.
@@ -100,6 +100,34 @@ class DeviceSerializer(serializers.Serializer[Any]):
     last_seen_at = serializers.DateTimeField(allow_null=True)
     certificate_not_after_at = serializers.DateTimeField(allow_null=True)
     fingerprint = serializers.CharField(help_text="of the signing key, to compare with what the machine shows")
+
+
+class OwnKeySerializer(serializers.Serializer[Any]):
+    """One key of the device that asks."""
+
+    purpose = serializers.CharField()
+    algorithm = serializers.CharField()
+    key_id = serializers.CharField(help_text="hexadecimal, 32 bytes")
+    epoch = serializers.IntegerField()
+    state = serializers.ChoiceField(choices=sorted(KeyState))
+    not_after = serializers.DateTimeField(allow_null=True, source="not_after_at")
+
+
+class MeSerializer(serializers.Serializer[Any]):
+    """What the server knows of the device that asks."""
+
+    device = serializers.UUIDField()
+    name = serializers.CharField()
+    federation = serializers.UUIDField()
+    site = serializers.CharField(help_text="slug of the hospital")
+    device_class = serializers.CharField()
+    state = serializers.ChoiceField(choices=sorted(DeviceState))
+    suite = serializers.CharField()
+    key_epoch = serializers.IntegerField()
+    keys = OwnKeySerializer(many=True)
+    certificate_not_after = serializers.DateTimeField(allow_null=True)
+    renew_from = serializers.DateTimeField(allow_null=True, help_text="two thirds of the keys' validity")
+    server_time = serializers.DateTimeField()
 
 
 class DecisionSerializer(serializers.Serializer[Any]):

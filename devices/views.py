@@ -12,10 +12,11 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from controlplane.permissions import KeyMaterialReaders, OperatorWrites, RevokersWrite
-from controlplane.throttles import Limit
+from controlplane.permissions import ForDevices, KeyMaterialReaders, OperatorWrites, RevokersWrite
+from controlplane.throttles import Limit, spend
 from controlplane.views import Endpoint, ListEndpoint
 from devices import enrolment, selectors, services, tasks
+from devices.authentication import SignedRequestAuthentication
 from devices.models import Device
 from devices.serializers import (
     BeginSerializer,
@@ -25,6 +26,7 @@ from devices.serializers import (
     DevicesQuery,
     FinishedSerializer,
     FinishSerializer,
+    MeSerializer,
     RevokeSerializer,
 )
 from keys.models import Reason
@@ -92,6 +94,23 @@ class DeviceView(Endpoint):
     @extend_schema(responses=DeviceSerializer)
     def get(self, request: Request, device_id: UUID) -> Response:
         return _device_response(device_id)
+
+
+class MeView(Endpoint):
+    """What the server knows of the device that asks: state, keys, certificate, and from when it may renew."""
+
+    authentication_classes = [SignedRequestAuthentication]
+    permission_classes = [ForDevices]
+
+    def actor(self, request: Request) -> str:
+        return f"device:{_asking(request).id}"
+
+    def check_throttles(self, request: Request) -> None:
+        spend(Limit.DEVICE, str(_asking(request).id))
+
+    @extend_schema(responses=MeSerializer)
+    def get(self, request: Request) -> Response:
+        return Response(MeSerializer(selectors.read_self(_asking(request))).data)
 
 
 class ApproveDeviceView(Endpoint):
@@ -164,6 +183,12 @@ def _device_response(device_id: UUID) -> Response:
     if device is None:
         raise NotFoundError(f"there is no device {device_id}")
     return Response(DeviceSerializer(selectors.fleet_rows([device])[0]).data)
+
+
+def _asking(request: Request) -> Device:
+    authenticated: Any = request.auth
+    device: Device = authenticated.device
+    return device
 
 
 def _enqueue_issue(device: Device) -> None:

@@ -29,6 +29,7 @@ from latticeward.errors import (
     CustodyError,
     LatticewardError,
     LedgerError,
+    MalformedMessageError,
     PermanentTransportError,
     TransientTransportError,
     UntrustedIssuerError,
@@ -111,6 +112,9 @@ class AgentLoop:
                     return True
                 self._backoff.reset()
                 self._barred_told = False
+            except MalformedMessageError as error:
+                # A proxy's page or a half answer in place of the work: nothing was believed, so nothing is wrong here.
+                self._pause(f"the server's answer cannot be read: {error}")
             except TransientTransportError as error:
                 self._pause(str(error))
             except PermanentTransportError as error:

@@ -4,25 +4,24 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('rounds', '0006_model_differences'),
+        ("rounds", "0006_model_differences"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='round',
-            name='claim',
-            field=models.UUIDField(help_text='of the worker that aggregates it', null=True),
+            model_name="round",
+            name="claim",
+            field=models.UUIDField(help_text="of the worker that aggregates it", null=True),
         ),
         migrations.AddField(
-            model_name='round',
-            name='claimed_until',
+            model_name="round",
+            name="claimed_until",
             field=models.DateTimeField(null=True),
         ),
         migrations.AddField(
-            model_name='submission',
-            name='slot',
-            field=models.PositiveSmallIntegerField(default=0, help_text='of the partial that the worker adds it to'),
+            model_name="submission",
+            name="slot",
+            field=models.PositiveSmallIntegerField(default=0, help_text="of the partial that the worker adds it to"),
         ),
     ]

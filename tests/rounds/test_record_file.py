@@ -149,9 +149,7 @@ def test_the_words_name_who_was_counted_and_who_was_not_and_why(published: Round
     assert max(map(len, text.splitlines())) < 200
 
 
-def test_the_command_says_one_line_or_refuses(
-    raw: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_says_one_line_or_refuses(raw: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "round.record"
     file.write_bytes(raw)
     assert main([str(file), "--anchor", anchor().hex()]) == 0

@@ -82,8 +82,7 @@ def reference(server: str, *, epochs: int = 1, mu: float = 0.0) -> Vector:
         base = w.astype(np.float32).astype(np.float64)  # a published model has single precision
         examples = np.array([len(data.train_y) for data in sites], dtype=np.float64)
         deltas = [
-            local(base, data, epochs=epochs, rate=settings["learning_rate"], l2=settings["l2"], mu=mu)
-            for data in sites
+            local(base, data, epochs=epochs, rate=settings["learning_rate"], l2=settings["l2"], mu=mu) for data in sites
         ]
         w = SERVERS[server][0](base, np.average(deltas, axis=0, weights=examples), memory)
     return w

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from latticeward.agent.state import AgentState, Stage
 from latticeward.agent.work import SubmissionOutcome
 from latticeward.errors import (
     InclusionProofError,
+    LatticewardError,
     LedgerError,
+    MalformedMessageError,
     PermanentTransportError,
     TransientTransportError,
 )
@@ -369,6 +372,28 @@ def test_an_unreachable_server_is_met_with_longer_and_longer_pauses(life: Life, 
         life.loop.run()
     pauses = life.interruption.pauses
     assert len(pauses) == 21 and max(pauses) <= 30.0 and max(pauses[:2]) <= 1.0 and max(pauses) > 5.0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MalformedMessageError("the server's answer is not JSON"),
+        TransientTransportError("the server answered 403 clock_skew: This device's clock is 412 s behind the server's"),
+    ],
+    ids=["malformed", "clock"],
+)
+def test_what_may_pass_does_not_end_the_agent_and_is_told(
+    life: Life,
+    server: FakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: LatticewardError,
+) -> None:
+    monkeypatch.setattr(server, "work", mock.Mock(side_effect=error))
+    with pytest.raises(StopRequested):
+        life.loop.run()
+    assert len(life.interruption.pauses) == 21
+    assert f"{error}; trying again in" in caplog.text
 
 
 def test_a_device_that_the_server_does_not_know_stops(life: Life, server: FakeServer) -> None:

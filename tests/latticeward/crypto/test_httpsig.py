@@ -238,16 +238,17 @@ def test_a_key_that_nobody_has_is_not_authenticated() -> None:
 
 
 def test_a_clock_too_far_ahead_or_behind_is_refused_with_the_seconds() -> None:
-    ahead = timedelta(seconds=SKEW_SECONDS + 1)
-    late = timedelta(seconds=WINDOW_SECONDS + SKEW_SECONDS + 1)
-    with pytest.raises(ClockSkewError, match=f"{SKEW_SECONDS + 1} s ahead"):
-        verify(signed(), NOW - ahead)
-    with pytest.raises(ClockSkewError, match="expired 61 s ago"):
-        verify(signed(), NOW + late)
-    second = timedelta(seconds=1)
-    verify(signed(), NOW - ahead + second)
-    verify(signed(), NOW + late - second)
-    assert timedelta(seconds=NONCE_LIFETIME_SECONDS) >= (late - second) + (ahead - second)
+    far, second = timedelta(seconds=SKEW_SECONDS + 1), timedelta(seconds=1)
+    with pytest.raises(ClockSkewError, match=r"clock is 301 s ahead of the server's; 300 s are allowed"):
+        verify(signed(), NOW - far)
+    with pytest.raises(ClockSkewError, match=r"clock is 301 s behind the server's; 300 s are allowed"):
+        verify(signed(), NOW + far)
+    verify(signed(), NOW - far + second)
+    verify(signed(), NOW + far - second)
+
+
+def test_a_nonce_is_remembered_for_as_long_as_its_request_may_be_believed() -> None:
+    assert NONCE_LIFETIME_SECONDS >= 2 * SKEW_SECONDS
 
 
 @pytest.mark.parametrize("length", [0, WINDOW_SECONDS + 1])
