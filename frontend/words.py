@@ -151,6 +151,7 @@ _CODES: Final[Mapping[str, str]] = {
     "quorum_not_met": "Too few hospitals' updates arrived in time.",
     "not_signed_in_time": "The authority did not sign in time. Look at the authority worker.",
     "not_aggregated_in_time": "The result was not computed in time. Look at the aggregation worker.",
+    "plan_changed": "The stored plan is no longer the one that was signed. Look at who may write to the database.",
     "rounds_failed_in_a_row": "Several rounds failed one after another.",
     "training_stopped": "An operator stopped the training.",
     "device_suspended": "The device was suspended before the round closed.",

@@ -9,6 +9,7 @@ import uuid
 from django.db import models
 
 from devices.models import Device, Federation
+from latticeward.errors import WrongContextError
 from latticeward.lifecycle import (
     AliasMoveState,
     ModelExportState,
@@ -17,7 +18,7 @@ from latticeward.lifecycle import (
     RoundState,
     TrainingState,
 )
-from latticeward.plan import RoundPlan
+from latticeward.plan import RoundPlan, plan_digest
 
 
 class Training(models.Model):
@@ -47,8 +48,15 @@ class Training(models.Model):
 
     @property
     def round_plan(self) -> RoundPlan:
-        """The plan as a value."""
-        return RoundPlan.from_bytes(bytes(self.plan))
+        """The plan as a value.
+
+        Raises:
+            WrongContextError: the row's bytes are not those whose digest was signed and sent to the hospitals.
+        """
+        raw = bytes(self.plan)
+        if plan_digest(raw) != bytes(self.plan_digest):
+            raise WrongContextError(f"the plan of training {self.id} was changed after it was made")
+        return RoundPlan.from_bytes(raw)
 
 
 class ModelVersion(models.Model):

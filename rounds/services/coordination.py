@@ -27,6 +27,7 @@ from latticeward.errors import (
     NotPermittedError,
     QuorumNotMetError,
     StateError,
+    WrongContextError,
 )
 from latticeward.lifecycle import PARTICIPANT, ROUND, ParticipantState, RoundState
 from rounds.models import Participant, Round
@@ -108,6 +109,13 @@ def advance_round(round_id: UUID) -> str | None:
         current = Round.objects.select_for_update(of=("self",)).select_related("training").get(pk=round_id)
         counts = Counter(current.participants.values_list("state", flat=True))
         now = datetime.now(UTC)
+        try:
+            wait = straggler_wait(current)
+        except WrongContextError:
+            if current.state in ROUND.terminal:
+                return None
+            # Nobody agreed to what the row says now: the round ends at once rather than by it.
+            return _apply(current, Decision("fail", "plan_changed"), counts[ParticipantState.ACCEPTED], now)
         decision = next_event(
             RoundState(current.state),
             Tally(
@@ -119,7 +127,7 @@ def advance_round(round_id: UUID) -> str | None:
             quorum=current.quorum,
             due_at=current.state_due_at,
             now=now,
-            straggler_wait=straggler_wait(current),
+            straggler_wait=wait,
         )
         overdue = current.state_due_at is not None and now >= current.state_due_at + GRACE
         if not excluded and overdue and current.state == RoundState.COLLECTING:
@@ -130,22 +138,25 @@ def advance_round(round_id: UUID) -> str | None:
             return None  # a device lost its trust since we looked: the next call excludes it first
         if decision.event == "begin_aggregating":
             decision = _unless_it_shows_too_much(current, decision)
-        accepted = counts[ParticipantState.ACCEPTED]
-        details: dict[str, Any] = {"accepted": accepted, "quorum": current.quorum, "number": current.number}
-        match decision.event:
-            case "begin_collecting":
-                columns: dict[str, Any] = {"state_due_at": current.collecting_due_at}
-            case "begin_aggregating":
-                _drop_undecided(current)
-                aggregating = current.training.round_plan.stage_seconds.aggregating
-                columns = {"state_due_at": now + timedelta(seconds=aggregating), "closed_at": now}
-            case _:
-                _drop_undecided(current)
-                details["code"] = decision.code
-                columns = {"failure_code": decision.code, "closed_at": now, "state_due_at": None}
-        apply_transition(
-            current, ROUND, decision.event, actor="worker:aggregate", feed=current.feed, details=details, **columns
-        )
+        return _apply(current, decision, counts[ParticipantState.ACCEPTED], now)
+
+
+def _apply(current: Round, decision: Decision, accepted: int, now: datetime) -> str:
+    details: dict[str, Any] = {"accepted": accepted, "quorum": current.quorum, "number": current.number}
+    match decision.event:
+        case "begin_collecting":
+            columns: dict[str, Any] = {"state_due_at": current.collecting_due_at}
+        case "begin_aggregating":
+            _drop_undecided(current)
+            aggregating = current.training.round_plan.stage_seconds.aggregating
+            columns = {"state_due_at": now + timedelta(seconds=aggregating), "closed_at": now}
+        case _:
+            _drop_undecided(current)
+            details["code"] = decision.code
+            columns = {"failure_code": decision.code, "closed_at": now, "state_due_at": None}
+    apply_transition(
+        current, ROUND, decision.event, actor="worker:aggregate", feed=current.feed, details=details, **columns
+    )
     return decision.event
 
 
@@ -158,7 +169,7 @@ def _try_to_exclude(round_id: UUID) -> bool:
     """Whether all untrusted devices are out; one that cannot be keeps the round from closing, not from ending."""
     try:
         exclude_untrusted(round_id)
-    except (NotFoundError, KeyUsageError, DecryptionError, CustodyError):
+    except (NotFoundError, KeyUsageError, DecryptionError, CustodyError, WrongContextError):
         logger.exception("round %s: a device that lost its trust cannot be taken out", round_id)
         return False
     return True

@@ -22,6 +22,7 @@ from keys.services import sign_with
 from latticeward.crypto.keys import DecapsulationKey
 from latticeward.crypto.signing import Purpose
 from latticeward.crypto.suites import get_suite, negotiate
+from latticeward.errors import WrongContextError
 from latticeward.instants import to_unix_milliseconds
 from latticeward.lifecycle import ROUND, TRAINING, RoundState, TrainingState
 from latticeward.messages import Assignment, roster_digest
@@ -86,7 +87,7 @@ def sign_training(training_id: UUID) -> None:
     training = Training.objects.select_related("federation").get(pk=training_id)
     if training.state != TrainingState.SIGNING:
         return
-    signed = sign_with(Purpose.PLAN, bytes(training.plan))
+    signed = sign_with(Purpose.PLAN, training.round_plan.to_bytes())
     apply_transition(
         training,
         TRAINING,
@@ -148,7 +149,11 @@ def advance_training(training_id: UUID) -> Round | None:
         if failures >= FAILURES_IN_A_ROW:
             _fail_training(training, "rounds_failed_in_a_row")
             return None
-        plan = training.round_plan
+        try:
+            plan = training.round_plan
+        except WrongContextError:
+            _fail_training(training, "plan_changed")
+            return None
         series = _series_of(training)
         step = next_step(plan, series)
         if step.kind == "complete":
