@@ -10,6 +10,7 @@ BENCHES: Final[dict[str, str]] = {
     "aead": "bench.aead",
     "aggregate": "bench.aggregate",
     "crypto": "bench.crypto",
+    "curves": "bench.curves",
     "enrol": "bench.enrol",
     "envelope": "bench.envelope",
     "federation": "bench.federation",

@@ -6,7 +6,7 @@ No keys, no envelopes, no server: it answers what the fixed-point ring and the c
 import importlib.util
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,12 +43,20 @@ class FederatedRun:
     updates: int
 
 
-def run_federation(job_name: str, *, rounds: int, through_ring: bool, seed: int = 7) -> FederatedRun:
+def run_federation(
+    job_name: str,
+    *,
+    rounds: int,
+    through_ring: bool,
+    seed: int = 7,
+    server_optimiser: Mapping[str, int | float | str] | None = None,
+) -> FederatedRun:
     """Train over all the job's sites, by its default plan.
 
     Args:
         through_ring: whether updates pass clipping and the ring, or are averaged as float64.
         seed: of the devices' local randomness.
+        server_optimiser: in place of the plan's own.
     """
     job = JOBS[job_name]
     plan = job.default_plan
@@ -83,7 +91,7 @@ def run_federation(job_name: str, *, rounds: int, through_ring: bool, seed: int 
         decoded = codec.decode_sum(ring_sum)
         measured.append(metric.summarise(decoded.metric_counts).value)
         mean = decoded.mean.astype(np.float64) if through_ring else weighted / weights
-        moved, state = server_step(vector.astype(np.float64), mean, state, plan["server_optimiser"])
+        moved, state = server_step(vector.astype(np.float64), mean, state, server_optimiser or plan["server_optimiser"])
         vector = moved.astype(np.float32)
         vectors.append(vector)
     return FederatedRun(

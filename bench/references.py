@@ -4,6 +4,7 @@ For the demo driver, which has every hospital's rows on one machine; the server 
 this. All figures are on the same test parts as the agents'. AUCs are exact, where the server's own are binned.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, Final
 
@@ -84,6 +85,16 @@ def reference_results(job: str) -> dict[str, Any]:
     Raises:
         NotFoundError: an unknown job, or its data is not installed.
     """
+    results = {site: evaluate_vector(job, vectors[-1])["pooled"] for site, vectors in reference_vectors(job)}
+    return {"central": results.pop(""), "single": results}
+
+
+def reference_vectors(job: str) -> Iterator[tuple[str, list[FloatVector]]]:
+    """The references' models after as many passes as a device makes in 1, 2, … rounds.
+
+    Yields:
+        The empty text with the model of all training rows together, then each site's slug with its own.
+    """
     known = _job(job)
     sites = _load(job)
     pooled = SiteData(
@@ -92,10 +103,8 @@ def reference_results(job: str) -> dict[str, Any]:
         test_x=np.concatenate([data.test_x for data in sites.values()]),
         test_y=np.concatenate([data.test_y for data in sites.values()]),
     )
-    return {
-        "central": _evaluate(known, sites, _train_alone(known, pooled))["pooled"],
-        "single": {site: _evaluate(known, sites, _train_alone(known, data))["pooled"] for site, data in sites.items()},
-    }
+    for site, data in {"": pooled, **sites}.items():
+        yield site, _train_alone(known, data)
 
 
 def _job(name: str) -> Job:
@@ -110,16 +119,18 @@ def _load(name: str) -> dict[str, SiteData]:
     return {site: job.load_site(site) for site in job.sites}
 
 
-def _train_alone(job: Job, data: SiteData) -> FloatVector:
+def _train_alone(job: Job, data: SiteData) -> list[FloatVector]:
     trainer = TRAINERS[job.trainer](job.layout)
     settings = TrainerSettings.from_plan(job.default_plan["trainer"])
     rng = np.random.Generator(np.random.PCG64(7))
     vector = initial_vector(job.layout, job.initial)
+    vectors = []
     # Round by round and not in one go: optimisers with a memory start afresh each round, as they do on a
     # device.
     for _ in range(job.default_plan["rounds"]):
         vector = vector + trainer.train(vector, data, settings, rng)[0]
-    return vector
+        vectors.append(vector)
+    return vectors
 
 
 def _evaluate(job: Job, sites: dict[str, SiteData], vector: FloatVector) -> dict[str, Any]:

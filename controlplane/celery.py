@@ -56,6 +56,11 @@ def configure(sender: Any, **_: Any) -> None:
                 "schedule": 600.0,
                 "options": {"expires": 600.0},
             },
+            "tell of keys that end, destroy those that ended": {
+                "task": "keys.tasks.keep_keys",
+                "schedule": 300.0,
+                "options": {"expires": 300.0},
+            },
             "destroy what must not be kept": {
                 "task": "rounds.tasks.keep_house",
                 "schedule": 3600.0,

@@ -45,6 +45,8 @@ urlpatterns = [
     path("api/v1/enrolments/<uuid:enrolment_id>/finish", devices.FinishEnrolmentView.as_view()),
     path("api/v1/me", devices.MeView.as_view()),
     # operators
+    path("api/v1/keys", keys.KeysView.as_view()),
+    path("api/v1/keys/<uuid:key_id>", keys.KeyView.as_view()),
     path("api/v1/sites", admission.SitesView.as_view()),
     path("api/v1/sites/<uuid:site_id>", admission.SiteView.as_view()),
     path("api/v1/device-classes", admission.DeviceClassesView.as_view()),

@@ -27,6 +27,7 @@ from devices.models import Device
 from devices.nonces import spend_all
 from keys.models import Key, Owner
 from keys.rotation import server_address
+from keys.usage import count_use
 from latticeward.crypto.httpsig import RequestFacts, VerifiedRequest, verify_body_digest, verify_request
 from latticeward.crypto.keys import AuthenticationVerifyKey, ClassicalVerifyKey
 from latticeward.errors import (
@@ -60,6 +61,7 @@ class _Identity:
     device: Device
     authentication: AuthenticationVerifyKey
     classical: ClassicalVerifyKey
+    classical_id: str
 
 
 class Admit(StrEnum):
@@ -147,6 +149,8 @@ def authenticate_all(
     for (place, authenticated), verdict in zip(acting.items(), verdicts, strict=True):
         outcomes[place] = verdict or authenticated
         if verdict is None:
+            count_use(authenticated.request.key_id)
+            count_use(_identity(authenticated.request.key_id).classical_id)
             _note_seen(authenticated.device, now)
     return [outcomes[place] for place in range(len(asked))]
 
@@ -190,6 +194,7 @@ def _identity(key_id: str) -> _Identity:
         device=Device.objects.select_related("site__federation").get(pk=key.subject_id),
         authentication=AuthenticationVerifyKey.from_raw(bytes(key.public_key), key.algorithm),
         classical=ClassicalVerifyKey.from_raw(bytes(classical.public_key)),
+        classical_id=classical.key_id,
     )
 
 

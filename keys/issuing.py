@@ -22,6 +22,7 @@ from controlplane.transitions import apply_transitions
 from keys.models import Authority, Certificate, Key, Owner, Statement, StatementKind
 from keys.selectors import public_keys_of
 from keys.services import DEVICE_ROLES, open_secret, require_certifiable, signing_key
+from keys.usage import count_use
 from latticeward.crypto.certificate import DeviceNames, fingerprint, serial_of
 from latticeward.crypto.certificate_keys import CertificateSigningKey
 from latticeward.crypto.issuing import DEVICE_LIFETIME, issue_device
@@ -132,6 +133,8 @@ def _sign(orders: Sequence[IssueOrder], waiting: dict[str, dict[str, Key]], now:
     )
     issuing_key = CertificateSigningKey.from_seed(open_secret(issuer.key), issuer.key.algorithm)
     statement_key = signing_key(Purpose.KEY_STATEMENT)
+    count_use(issuer.key.key_id, len(orders))
+    count_use(statement_key.verify_key.key_id.hex(), len(orders) - 1)  # the first is counted already
     for order in orders:
         rows = waiting[order.subject_id]
         keys = public_keys_of(rows)

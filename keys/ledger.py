@@ -15,5 +15,9 @@ def keep_ledger() -> None:
         return
     while sequence_entries() == BATCH:
         pass
-    origin, key = ledger_origin(str(authority.federation_id)), signing_key(Purpose.CHECKPOINT)
-    sign_head(lambda size, root: sign_checkpoint(origin=origin, size=size, root=root, key=key))
+    origin = ledger_origin(str(authority.federation_id))
+    sign_head(
+        lambda size, root: sign_checkpoint(
+            origin=origin, size=size, root=root, key=signing_key(Purpose.CHECKPOINT)
+        )
+    )

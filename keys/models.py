@@ -53,6 +53,9 @@ class Key(models.Model):
     suspended_at = models.DateTimeField(null=True, help_text="since when, while it is suspended")
     superseded_at = models.DateTimeField(null=True)
     overlap_until = models.DateTimeField(null=True)
+    uses = models.BigIntegerField(default=0, help_text="signed, verified or sealed to; counted in batches")
+    last_used_at = models.DateTimeField(null=True, help_text="to within a batch")
+    ending_told_at = models.DateTimeField(null=True, help_text="when people were told that it ends")
 
     class Meta:
         constraints = [

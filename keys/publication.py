@@ -20,6 +20,7 @@ from keys.models import Authority, Certificate, Key, Owner, RevocationList, Stat
 from keys.rotation import keep_certificate, keep_key
 from keys.selectors import issuers_in_use, revoked_certificates, server_keys
 from keys.services import open_secret
+from keys.usage import count_use
 from latticeward.crypto.certificate import PROFILES
 from latticeward.crypto.certificate_keys import CertificateSigningKey
 from latticeward.crypto.issuing import RESPONDER_LIFETIME, make_responder
@@ -94,6 +95,7 @@ def _keep_delegated(responder: Key, issuer: Certificate, authority: Authority, n
 
 
 def _signing(key: Key) -> CertificateSigningKey:
+    count_use(key.key_id)
     return CertificateSigningKey.from_seed(open_secret(key), key.algorithm)
 
 
@@ -191,6 +193,7 @@ def _renew_answers(responder: Key, now: datetime) -> None:
             )
             for digest_name in DIGEST_NAMES
         ]
+    count_use(responder.key_id, len(made))
     StatusAnswer.objects.bulk_create(
         made,
         update_conflicts=True,

@@ -38,6 +38,7 @@ from keys.rotation import (
 )
 from keys.selectors import issuers_in_use, server_keys
 from keys.services import open_secret
+from keys.usage import count_use
 from latticeward.crypto.certificate import PROFILES
 from latticeward.crypto.certificate_keys import CertificateSigningKey
 from latticeward.crypto.issuing import ISSUING_LIFETIME, RESPONDER_LIFETIME, ROOT_LIFETIME, make_issuing
@@ -160,6 +161,7 @@ def reissue_authority(*, actor: str, now: datetime | None = None) -> Certificate
             now=now,
             generation=Certificate.objects.filter(key__purpose="issuing").count() + 1,
         )
+        count_use(root.key.key_id)
         details = {"purpose": "issuing", "key_id": old.key.key_id}
         apply_transition(
             old.key, KEY, "supersede", actor=actor, feed=authority.feed, details=details, superseded_at=now

@@ -16,6 +16,7 @@ from keys import vault
 from keys.models import Authority, Certificate, Key, Owner, Statement, StatementKind
 from keys.selectors import issuers_in_use, server_keys
 from keys.services import forget_loaded_keys, open_secret, sign_with
+from keys.usage import count_use
 from latticeward import canonical
 from latticeward.crypto.certificate import PROFILES, fingerprint, serial_of
 from latticeward.crypto.keys import CompositeSigningKey, CompositeVerifyKey
@@ -99,6 +100,7 @@ def publish_trust(*, actor: str) -> Statement:
         authority = Authority.objects.select_for_update().get()
         anchor_row = server_keys(Purpose.TRUST).get()
         anchor = CompositeSigningKey.from_seed(open_secret(anchor_row), anchor_row.algorithm)
+        count_use(anchor_row.key_id)
         sequence = authority.trust_sequence + 1
         statement = TrustStatement(
             federation_id=str(authority.federation_id),

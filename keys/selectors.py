@@ -10,6 +10,7 @@ from uuid import UUID
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
+from controlplane.audit.models import AuditEntry
 from keys.models import Certificate, Key, Owner, RevocationList, Statement, StatementKind, StatusAnswer
 from latticeward.crypto.keys import (
     AuthenticationVerifyKey,
@@ -246,6 +247,16 @@ def status_answer(question: StatusQuestion) -> Published:
         raise NotFoundError(f"there is no status of certificate {question.serial}")
     require_about(question, bytes(row.der))
     return Published(der=bytes(row.der), made_at=row.made_at, next_at=row.next_at)
+
+
+def known_keys() -> QuerySet[Key]:
+    """Every key of everybody, without the bytes of its parts, with what was revoked."""
+    return Key.objects.defer("public_key", "wrapped_secret").select_related("revocation").order_by("-created_at")
+
+
+def key_history(key: Key) -> list[AuditEntry]:
+    """What became of a key, from the ledger, oldest first."""
+    return list(AuditEntry.objects.filter(subject_kind="key", subject_id=str(key.id)).order_by("recorded_at"))
 
 
 def key_standing(key: Key) -> KeyStanding:

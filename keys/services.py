@@ -19,6 +19,7 @@ from controlplane.audit.services import record
 from controlplane.transitions import apply_transition
 from keys import vault
 from keys.models import Authority, Key, Owner, Reason, Revocation
+from keys.usage import count_use
 from latticeward.crypto.certificate import PROFILES
 from latticeward.crypto.certificate_keys import CertificateSigningKey
 from latticeward.crypto.keys import CompositeSigningKey
@@ -37,6 +38,7 @@ _LOADED_SECONDS: Final = 15.0
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     key: CompositeSigningKey
+    key_id: str
     not_after_at: datetime
     loaded_at: float
 
@@ -75,6 +77,8 @@ def forget_loaded_keys() -> None:
 def signing_key(purpose: Purpose) -> CompositeSigningKey:
     """The server's active key for a purpose, out of the vault; kept in this process for a few seconds.
 
+    Each call counts as one use of the key; who signs more with it says so (``usage.count_use``).
+
     Raises:
         CustodyError: there is none, or this process's role may not read it.
     """
@@ -82,6 +86,7 @@ def signing_key(purpose: Purpose) -> CompositeSigningKey:
     with _lock:
         found = _loaded.get(purpose)
     if found and time.monotonic() - found.loaded_at < _LOADED_SECONDS and now < found.not_after_at:
+        count_use(found.key_id)
         return found.key
     row = (
         Key.objects.filter(owner=Owner.AUTHORITY, purpose=purpose, state=KeyState.ACTIVE, not_after_at__gt=now)
@@ -92,7 +97,8 @@ def signing_key(purpose: Purpose) -> CompositeSigningKey:
         raise CustodyError(f"the server has no active key for {purpose}: the authority worker must make one")
     key = CompositeSigningKey.from_seed(open_secret(row), row.algorithm)
     with _lock:
-        _loaded[purpose] = _Loaded(key, row.not_after_at, time.monotonic())
+        _loaded[purpose] = _Loaded(key, row.key_id, row.not_after_at, time.monotonic())
+    count_use(row.key_id)
     return key
 
 

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from keys import ledger, publication, renewal, rotation
+from keys import endings, ledger, publication, renewal, rotation, usage
 
 
 @shared_task(queue="authority")
@@ -15,6 +15,14 @@ def keep_authority_current() -> None:
 def renew_server_keys() -> None:
     """Renew the server's own keys that have come near their end, the issuing authority included."""
     renewal.keep_renewed()
+
+
+@shared_task(queue="authority")
+def keep_keys() -> None:
+    """Tell of keys that end soon, destroy the secrets of those out of use, and add up how often keys were used."""
+    endings.tell_endings()
+    endings.destroy_ended_secrets()
+    usage.flush_uses()
 
 
 @shared_task(queue="authority")

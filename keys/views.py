@@ -1,22 +1,38 @@
-"""What anybody may fetch from the authority: trust, the revocation list, the status of a certificate. All is signed."""
+"""What anybody may fetch from the authority (trust, revocation lists, status; all is signed), and keys for people."""
 
 import base64
 import hashlib
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Final
+from uuid import UUID
 
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.cache import get_conditional_response
 from django.utils.http import http_date, quote_etag
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST, require_safe
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
 
 from controlplane.addresses import client_address
 from controlplane.errors import problem_response
+from controlplane.permissions import KeyMaterialReaders
 from controlplane.throttles import Limit, spend_by_address
-from keys.selectors import Published, newest_revocation_list, status_answer, trust_document
+from controlplane.views import Endpoint, ListEndpoint
+from keys.models import Key
+from keys.selectors import (
+    Published,
+    key_history,
+    known_keys,
+    newest_revocation_list,
+    status_answer,
+    trust_document,
+)
+from keys.serializers import KeyAnswer, KeyCertificate, KeyEvent, KeyRow, KeysQuery
 from latticeward.crypto.revocation import malformed_answer, parse_status_question, unauthorized_answer
 from latticeward.errors import (
     CertificateNotValidError,
@@ -127,3 +143,38 @@ def _cacheable(request: HttpRequest, published: Published, content_type: str) ->
     answer = get_conditional_response(request, etag=etag, last_modified=made, response=response)
     assert isinstance(answer, HttpResponse)
     return answer
+
+
+class KeysView(ListEndpoint):
+    """Every key of the server and the devices, by its public part."""
+
+    permission_classes = [KeyMaterialReaders]
+    row = KeyRow
+    query = KeysQuery
+
+    def rows(self, asked: dict[str, Any]) -> QuerySet[Key]:
+        names = {"owner": "owner", "purpose": "purpose", "state": "state", "algorithm": "algorithm"}
+        chosen = {names[name]: asked[name] for name in names if name in asked}
+        if "subject" in asked:
+            chosen["subject_id"] = asked["subject"]
+        return known_keys().filter(**chosen)
+
+
+class KeyView(Endpoint):
+    """One key with its certificates and its history."""
+
+    permission_classes = [KeyMaterialReaders]
+
+    @extend_schema(responses=KeyAnswer)
+    def get(self, request: Request, key_id: UUID) -> Response:
+        key = known_keys().filter(pk=key_id).first()
+        if key is None:
+            raise NotFoundError(f"there is no key {key_id}")
+        row = KeyRow(key).data
+        return Response(
+            {
+                **row,
+                "certificates": KeyCertificate(key.certificates.order_by("-created_at"), many=True).data,
+                "history": KeyEvent(key_history(key), many=True).data,
+            }
+        )

@@ -78,6 +78,7 @@ EVENTS: Final[dict[str, str]] = {
     "key.suspended": "A key was suspended",
     "key.reinstated": "A key was reinstated",
     "key.compromised": "A key was declared compromised",
+    "key.ending": "A key in use ends soon",
     "key.destroyed": "A key's secret was destroyed",
     "certificate.issued": "A certificate was issued",
     "vault.version_staged": "A new version of a key-encryption key was made, to be read only",

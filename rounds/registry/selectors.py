@@ -170,27 +170,28 @@ class Ancestor:
 
 
 def lineage_of(model: ModelVersion) -> list[Ancestor]:
-    """A version and what it came from, the version first; at most ``ANCESTORS_LIMIT`` of them.
+    """A version and what it came from, back to the start that the plan describes; at most ``ANCESTORS_LIMIT`` steps.
 
-    A version's ancestors are the earlier ones of its training; where a training began with a version of an earlier
-    training, the line goes on there.
+    A training starts from its plan (ADR 0032), so the ancestors are the earlier versions of the same training.
     """
-    line: list[dict[str, Any]] = []
-    current: UUID | None = model.id
-    while current is not None and len(line) < ANCESTORS_LIMIT:
-        here = ModelVersion.objects.filter(pk=current).values_list("training_id", "number").get()
-        rows: list[Any] = list(
-            ModelVersion.objects.filter(training_id=here[0], number__lte=here[1], signed_manifest__isnull=False)
-            .order_by("-number")
-            .annotate(came_from=F("round__base_model"), made_in=F("round__id"))
-            .values(
-                "id", "training_id", "number", "weights_digest", "base_model_digest", "state", "created_at",
-                "came_from", "made_in", "training__title", "training__plan_digest",
-            )[: ANCESTORS_LIMIT - len(line)]
-        )  # fmt: skip
-        line += rows
-        last = rows[-1]["came_from"]
-        current = last if last not in {row["id"] for row in rows} else None
+    line: list[Any] = list(
+        ModelVersion.objects.filter(training=model.training_id, number__lte=model.number, signed_manifest__isnull=False)
+        .order_by("-number")
+        .annotate(came_from=F("round__base_model"), made_in=F("round__id"))
+        .values(
+            "id",
+            "training_id",
+            "number",
+            "weights_digest",
+            "base_model_digest",
+            "state",
+            "created_at",
+            "came_from",
+            "made_in",
+            "training__title",
+            "training__plan_digest",
+        )[:ANCESTORS_LIMIT]
+    )
     measured = metrics_of(row["id"] for row in line)
     found = [
         Ancestor(

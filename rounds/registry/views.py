@@ -72,7 +72,7 @@ class ModelView(Endpoint):
 
 
 class ModelLineageView(Endpoint):
-    """A version and what it came from, across trainings."""
+    """A version and what it came from, back to the start of its plan."""
 
     permission_classes: list[type[BasePermission]] = [OperatorWrites]
 

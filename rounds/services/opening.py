@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from devices.selectors import registered_signing_key, superseded_signing_key
 from keys import vault
+from keys.usage import count_use
 from latticeward.crypto.keys import CompositeVerifyKey, DecapsulationKey
 from latticeward.crypto.suites import get_suite
 from latticeward.errors import KeyUsageError
@@ -49,14 +50,19 @@ def open_submission(submission: Submission, opening: RoundOpening, present: Comp
         NotFoundError: its bytes are gone.
     """
 
+    used: list[bytes] = []
+
     def verify_key(key_id: bytes) -> CompositeVerifyKey:
+        used.append(key_id)
         if key_id == present.key_id:
             return present
         participant = submission.participant
         opened_at = participant.round.opened_at
         return superseded_signing_key(participant.device, key_id, round_opened_at=opened_at, now=timezone.now())
 
-    return opening.open(read_blob(submission.blob), verify_key)
+    opened = opening.open(read_blob(submission.blob), verify_key)
+    count_use(used[-1].hex())
+    return opened
 
 
 def reopen_submission(submission: Submission, opening: RoundOpening) -> OpenedContribution:

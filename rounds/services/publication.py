@@ -18,6 +18,7 @@ from devices.models import Device
 from devices.selectors import active_devices, encapsulation_keys
 from keys import vault
 from keys.selectors import server_verify_key
+from keys.usage import count_use
 from latticeward.crypto.envelope import EnvelopeHeader, Recipient, make_stanza, open_body, seal_body
 from latticeward.crypto.signing import Purpose
 from latticeward.crypto.suites import get_suite
@@ -130,6 +131,7 @@ def make_stanzas(model: ModelVersion, content_key: bytes, devices: list[Device])
         recipient = Recipient(key=key, role="device", subject_id=str(device.id), epoch=device.key_epoch)
         with suppress(LatticewardError):
             stanza = make_stanza(content_key=content_key, header_bytes=bytes(model.header), recipient=recipient)
+            count_use(key.key_id.hex())
             stanzas.append(ModelStanza(model=model, device=device, key_id=key.key_id.hex(), stanza=stanza))
     return stanzas
 

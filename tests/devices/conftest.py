@@ -6,6 +6,7 @@ from django.core.cache import cache
 from devices import authentication, nonces, services, sites
 from devices.models import Federation, Site
 from keys.services import forget_loaded_keys
+from keys.usage import forget_counts
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +16,7 @@ def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     authentication._seen.clear()
     cache.clear()
     forget_loaded_keys()
+    forget_counts()
 
 
 @pytest.fixture

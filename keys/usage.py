@@ -1,0 +1,68 @@
+"""How often each key was used, counted so that no signature costs a write.
+
+A process counts in memory and adds its counts to the rows every few seconds, or every few hundred uses, whichever comes
+first; a process that ends adds what it has. A process that is killed loses at most one batch, so the counters are for
+rotation policies and for people, never for a proof.
+"""
+
+import atexit
+import time
+from threading import Lock
+from typing import Final
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from keys.models import Key
+
+BATCH_USES: Final = 512
+BATCH_SECONDS: Final = 10.0
+
+_counts: dict[str, int] = {}
+_total = 0
+_flushed_at = time.monotonic()
+_lock: Final = Lock()
+
+
+def count_use(key_id: str, times: int = 1) -> None:
+    """Count uses of a key.
+
+    Args:
+        key_id: hexadecimal, as in the row; an id that no row has is forgotten.
+        times: 1 or more.
+    """
+    global _total
+    with _lock:
+        _counts[key_id] = _counts.get(key_id, 0) + times
+        _total += times
+        due = _total >= BATCH_USES or time.monotonic() - _flushed_at >= BATCH_SECONDS
+    if due:
+        # After the commit of whatever is under way: counting must neither lengthen its locks nor roll back with it.
+        transaction.on_commit(flush_uses, robust=True)
+
+
+def flush_uses() -> None:
+    """Add what this process has counted to the rows."""
+    global _total, _flushed_at
+    with _lock:
+        counts, _total, _flushed_at = dict(_counts), 0, time.monotonic()
+        _counts.clear()
+    now = timezone.now()
+    # In one order everywhere, each for itself: two processes must not wait for each other's rows.
+    for key_id, times in sorted(counts.items()):
+        Key.objects.filter(key_id=key_id).update(uses=F("uses") + times, last_used_at=now)
+
+
+def forget_counts() -> None:
+    """Drop what was counted and not added yet; between tests."""
+    global _total
+    with _lock:
+        _counts.clear()
+        _total = 0
+
+
+@atexit.register
+def _flush_at_exit() -> None:
+    if _counts:
+        flush_uses()
