@@ -1,11 +1,13 @@
 """A sign-in link works once, for ten minutes."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
+from controlplane.management.commands.serve import sign_in_links
 from controlplane.models import SignInLink
 from controlplane.permissions import Role, roles_of
 from controlplane.sign_in import first_operator, make_sign_in_link, redeem_sign_in_link
@@ -50,3 +52,12 @@ def test_the_link_of_a_disabled_person_is_refused(operator: User) -> None:
 def test_the_database_does_not_hold_the_token(operator: User) -> None:
     token = make_sign_in_link(operator)
     assert not SignInLink.objects.filter(token_hash=token).exists()
+
+
+@pytest.mark.parametrize("production", [False, True])
+def test_only_where_things_are_tried_out_a_start_makes_an_operator(db: None, settings: Any, production: bool) -> None:
+    settings.PRODUCTION = production
+    links = sign_in_links("http://127.0.0.1:8750")
+    assert bool(links) is not production
+    assert User.objects.exists() is not production
+    assert SignInLink.objects.count() == (0 if production else 2)

@@ -73,11 +73,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _serve(self, host: str, port: int, announce: str) -> None:
-        from controlplane.sign_in import first_operator, make_sign_in_link
-
         address = settings.PUBLIC_URL
-        operator = first_operator()
-        sign_in, tool_sign_in = (f"{address}/sign-in/{make_sign_in_link(operator)}/" for _ in range(2))
+        links = sign_in_links(address)
 
         class Server(uvicorn.Server):
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -86,11 +83,10 @@ class Command(BaseCommand):
                 gc.collect()
                 gc.freeze()
                 if announce == "json":
-                    # A link works once, so a tool that starts the server gets one of its own beside the person's.
-                    links = {"sign_in": sign_in, "tool_sign_in": tool_sign_in}
                     print(json.dumps({"event": "ready", "address": address, **links}), flush=True)
                 else:
-                    print(f"\nLatticeward is ready at {address}\nSign in (once, 10 minutes): {sign_in}\n", flush=True)
+                    how = f"\nSign in (once, 10 minutes): {links['sign_in']}" if links else ""
+                    print(f"\nLatticeward is ready at {address}{how}\n", flush=True)
 
             def handle_exit(self, sig: int, frame: FrameType | None) -> None:
                 hub.end()  # or long polls and sockets would hold the stop for their time
@@ -111,6 +107,19 @@ class Command(BaseCommand):
         server = Server(config)
         with contextlib.suppress(KeyboardInterrupt):
             server.run()
+
+
+def sign_in_links(address: str) -> dict[str, str]:
+    """One-time links for a machine to try things out; in production none, and no operator is made there.
+
+    A link works once, so a tool that starts the server gets one of its own beside the person's.
+    """
+    from controlplane.sign_in import first_operator, make_sign_in_link
+
+    if settings.PRODUCTION:
+        return {}
+    operator = first_operator()
+    return {name: f"{address}/sign-in/{make_sign_in_link(operator)}/" for name in ("sign_in", "tool_sign_in")}
 
 
 class _Workers:
