@@ -17,6 +17,7 @@ from controlplane.audit.events import EVENTS
 from controlplane.audit.models import AuditEntry, AuditFeed
 from devices.models import Site
 from frontend.comparison import Comparison, read_comparison
+from frontend.promises import say_plan
 from frontend.sentences import RoundFacts, say_round, say_training
 from frontend.words import NOT_COUNTED, Word, sentence_of_code, word_of
 from latticeward.crypto.suites import Suite, get_suite
@@ -108,6 +109,11 @@ class TrainingBoard:
     @property
     def is_running(self) -> bool:
         return self.training.state in (TrainingState.SIGNING, TrainingState.RUNNING)
+
+    @property
+    def promises(self) -> list[tuple[str, str]]:
+        """What the plan promises, in words."""
+        return say_plan(self.training.round_plan)
 
     @property
     def best(self) -> dict[str, Any] | None:

@@ -34,7 +34,7 @@ def training_list(request: HttpRequest) -> HttpResponse:
 @for_roles(*EVERY_ROLE)
 def training(request: HttpRequest, training_id: UUID) -> HttpResponse:
     """One training with its newest round, or (``?part=now``) the part of it that moves."""
-    row = get_object_or_404(Training.objects.select_related("federation").defer("plan", "signed_plan"), pk=training_id)
+    row = get_object_or_404(Training.objects.select_related("federation").defer("signed_plan"), pk=training_id)
     topics = board.topics_of([row.federation.feed], [row.id])
     context = {"board": board.read_training(row, now=timezone.now()), "topics": topics, **_rights(request)}
     part = request.GET.get("part") == "now"
