@@ -54,12 +54,15 @@ def refuse_update(submission: Submission, code: str) -> None:
         erase_after_commit([submission.id])
 
 
-def accept_updates(opened: list[OpenedSubmission], *, slot: int) -> None:
+def accept_updates(opened: list[OpenedSubmission], *, slot: int) -> int:
     """Add contributions of one round to a worker's partial and mark them accepted: all that can be, or none.
 
     The partial is read and written once for all of them.
+
+    Returns:
+        How many were accepted.
     """
-    while opened := _countable(opened):
+    while opened:
         current = opened[0][0].participant.round
         started = time.perf_counter()
         partial = Partial.objects.filter(round=current, slot=slot).first()
@@ -81,9 +84,11 @@ def accept_updates(opened: list[OpenedSubmission], *, slot: int) -> None:
                 _count(current, plan, opened, seconds)
         except StaleStateError:
             discard(prepared)  # a slot was written by another worker, or a participant moved: look again
+            opened = _countable(opened)
             continue
         forget_replaced(prepared)
-        return
+        return len(opened)
+    return 0
 
 
 def _present_sum(partial: Partial | None, codec: FixedPointCodec) -> RingVector | None:

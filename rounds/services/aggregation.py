@@ -69,8 +69,9 @@ def aggregate_round(round_id: UUID) -> bool:
             state_due_at=None,
         )
         return False
-    finally:
+    except BaseException:
         unprepared.filter(claim=claim).update(claim=None, claimed_until=None)
+        raise
     return True
 
 

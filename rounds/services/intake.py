@@ -198,6 +198,7 @@ def process_update(submission_id: UUID) -> UUID | None:
     waiting, slot = _claim_waiting(round_id, claim)
     if not waiting:
         return None
+    counted = 0
     try:
         opened: list[tuple[Submission, OpenedContribution]] = []
         opening = opening_of(waiting[0].participant.round)
@@ -215,9 +216,10 @@ def process_update(submission_id: UUID) -> UUID | None:
             except Exception:
                 # Ours, or the storage's: this one waits for the next sweep, and holds none of the others up.
                 logger.exception("submission %s could not be opened", one.id)
-        accept_updates(opened, slot=slot)
+        counted = accept_updates(opened, slot=slot)
     finally:
-        Submission.objects.filter(claim=claim, outcome="").update(claim=None, claimed_until=None)
+        if counted < len(waiting):
+            Submission.objects.filter(claim=claim, outcome="").update(claim=None, claimed_until=None)
     return round_id
 
 
@@ -231,23 +233,26 @@ def _refuse_if_waiting(submission: Submission, code: str) -> None:
 def _claim_waiting(round_id: UUID, claim: UUID) -> tuple[list[Submission], int]:
     """Take waiting submissions of a round for this worker, for as long as the lease, and a slot that no other has.
 
-    Not more than memory was promised for; what another worker is just taking is passed over, not waited for. Two
-    workers may find the same slot free at the same moment: then the compare-and-swap makes one of them look again.
+    Not more than memory was promised for. Two workers may choose the same submissions at the same moment: the second
+    gets none, and the next message brings it back. They may choose the same slot: then the compare-and-swap makes one
+    of them look again.
     """
     now = timezone.now()
+    undecided = Submission.objects.filter(
+        outcome="", participant__round_id=round_id, participant__state=ParticipantState.SUBMITTED
+    ).order_by("received_at")
+    chosen: list[UUID] = []
+    taken: set[int] = set()
+    room = BATCH_BYTES
+    for identity, size_bytes, claimed_until, slot in undecided.values_list("id", "size_bytes", "claimed_until", "slot"):
+        if claimed_until is not None and claimed_until >= now:
+            taken.add(slot)
+        elif not chosen or (len(chosen) < BATCH and room >= size_bytes):
+            chosen.append(identity)
+            room -= size_bytes
+    slot = next(number for number in count() if number not in taken)
     free = Q(claimed_until=None) | Q(claimed_until__lt=now)
-    of_round = Submission.objects.filter(outcome="", participant__round_id=round_id)
-    with transaction.atomic():
-        waiting = of_round.filter(free, participant__state=ParticipantState.SUBMITTED).order_by("received_at")
-        chosen: list[UUID] = []
-        room = BATCH_BYTES
-        for one in waiting.select_for_update(skip_locked=True, of=("self",)).only("id", "size_bytes")[:BATCH]:
-            room -= one.size_bytes
-            if chosen and room < 0:
-                break
-            chosen.append(one.id)
-        taken = set(of_round.filter(claimed_until__gte=now).values_list("slot", flat=True))
-        slot = next(number for number in count() if number not in taken)
-        Submission.objects.filter(pk__in=chosen).update(claim=claim, claimed_until=now + LEASE, slot=slot)
+    if not Submission.objects.filter(free, pk__in=chosen).update(claim=claim, claimed_until=now + LEASE, slot=slot):
+        return [], slot
     related = ("participant__round__training", "participant__device__site")
     return list(Submission.objects.filter(claim=claim).select_related(*related).order_by("received_at")), slot

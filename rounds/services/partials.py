@@ -27,6 +27,7 @@ class PreparedPartial:
     blob: str
     wrapped_key: bytes
     member_digest: bytes
+    row: Partial | None
     replaces: str | None
 
 
@@ -79,12 +80,16 @@ def prepare_partial(
         blob=write_blob(wrap_bulk(vector.data.cast("B"), key=key, associated_data=binding)),
         wrapped_key=vault.wrap(key, purpose="partial", row_id=_row_id(owner.id, slot)),
         member_digest=digest,
+        row=current,
         replaces=current.blob if current else None,
     )
 
 
 def swap_partial(owner: Round, prepared: PreparedPartial) -> Partial:
     """Name the prepared version in the database; call inside the transaction that moves the participant.
+
+    Returns:
+        The slot's row, to name as the members' partial; its other columns may be those of the version before.
 
     Raises:
         StaleStateError: another worker wrote the slot first. Discard the prepared blob and begin again.
@@ -95,14 +100,13 @@ def swap_partial(owner: Round, prepared: PreparedPartial) -> Partial:
         "wrapped_key": prepared.wrapped_key,
         "member_digest": prepared.member_digest,
     }
-    if prepared.replaces is None:
+    if prepared.row is None:
         salted = {**values, "commitment_salt": new_key()}
         partial, created = Partial.objects.get_or_create(round=owner, slot=prepared.slot, defaults=salted)
         changed = int(created)
     else:
-        rows = Partial.objects.filter(round=owner, slot=prepared.slot, version=prepared.version - 1)
-        changed = rows.update(**values)
-        partial = Partial.objects.get(round=owner, slot=prepared.slot)
+        partial = prepared.row
+        changed = Partial.objects.filter(pk=partial.pk, version=prepared.version - 1).update(**values)
     if changed != 1:
         raise StaleStateError(f"partial {prepared.slot} of round {owner.id} was moved by another worker")
     return partial
