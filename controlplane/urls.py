@@ -11,6 +11,7 @@ from drf_spectacular.views import SpectacularAPIView
 from controlplane.audit import views as audit
 from devices import views as devices
 from devices.admission import views as admission
+from devices.rotations import views as rotations
 from frontend.views import claims as claim_pages
 from frontend.views import classes as class_pages
 from frontend.views import devices as device_pages
@@ -61,6 +62,17 @@ urlpatterns = [
     path("api/v1/devices/<uuid:device_id>/suspend", devices.SuspendDeviceView.as_view()),
     path("api/v1/devices/<uuid:device_id>/reinstate", devices.ReinstateDeviceView.as_view()),
     path("api/v1/devices/<uuid:device_id>/revoke", devices.RevokeDeviceView.as_view()),
+    path("api/v1/rotations", rotations.RotationsView.as_view()),
+    path("api/v1/rotations/due", rotations.DueView.as_view()),
+    path("api/v1/rotations/preview", rounds.RotationPreviewView.as_view()),
+    path("api/v1/rotations/<uuid:rotation_id>", rotations.RotationView.as_view()),
+    path("api/v1/rotations/<uuid:rotation_id>/pause", rotations.RotationPauseView.as_view()),
+    path("api/v1/rotations/<uuid:rotation_id>/resume", rotations.RotationResumeView.as_view()),
+    path("api/v1/rotations/<uuid:rotation_id>/cancel", rotations.RotationCancelView.as_view()),
+    path("api/v1/suites", rotations.SuitesView.as_view()),
+    path("api/v1/suites/<slug:suite>/accept", rotations.SuiteAcceptView.as_view()),
+    path("api/v1/suites/<slug:suite>/retire", rotations.SuiteRetireView.as_view()),
+    path("api/v1/suites/<slug:suite>/keep", rotations.SuiteKeepView.as_view()),
     path("api/v1/trainings", rounds.TrainingsView.as_view()),
     path("api/v1/trainings/<uuid:id>", rounds.TrainingView.as_view()),
     path("api/v1/trainings/<uuid:id>/stop", rounds.TrainingStopView.as_view()),

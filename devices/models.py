@@ -4,7 +4,15 @@ import uuid
 
 from django.db import models
 
-from latticeward.lifecycle import DEVICE, RENEWAL, RenewalState
+from latticeward.lifecycle import (
+    DEVICE,
+    RENEWAL,
+    ROTATING_DEVICE,
+    ROTATION,
+    SUITE,
+    RenewalState,
+    RotatingDeviceState,
+)
 
 
 class Federation(models.Model):
@@ -172,3 +180,71 @@ class Renewal(models.Model):
             )
         ]
         indexes = [models.Index(fields=["state", "proven_at"])]
+
+
+class Scope(models.TextChoices):
+    """Which devices a rotation takes."""
+
+    FLEET = "fleet", "the whole fleet"
+    SITE = "site", "one hospital"
+    DEVICE_CLASS = "device_class", "one device class"
+    SUITE = "suite", "one suite"
+    DUE = "due", "those that are due"
+
+
+class Rotation(models.Model):
+    """A job that has many devices renew their keys before their time; its devices are rows of their own."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    federation = models.ForeignKey(Federation, on_delete=models.PROTECT, related_name="rotations")
+    state = models.TextField(default=ROTATION.initial)
+    cause = models.TextField(help_text="rotation or retirement")
+    scope = models.TextField(choices=Scope.choices)
+    scope_value = models.CharField(max_length=63, default="", help_text="slug of the site or class, or the suite")
+    why = models.CharField(max_length=200, default="")
+    at_once = models.PositiveIntegerField(help_text="devices that are asked and have not answered yet, at most")
+    total = models.PositiveIntegerField()
+    created_by = models.TextField()
+    created_at = models.DateTimeField()
+    due_at = models.DateTimeField(null=True, help_text="of a retirement: the date")
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["state"])]
+
+
+class RotatingDevice(models.Model):
+    """One device in one rotation."""
+
+    rotation = models.ForeignKey(Rotation, on_delete=models.CASCADE, related_name="rows")
+    device = models.ForeignKey(Device, on_delete=models.PROTECT, related_name="rotating")
+    state = models.TextField(default=ROTATING_DEVICE.initial)
+    from_epoch = models.PositiveIntegerField()
+    suite = models.CharField(max_length=40, help_text="that the new keys are to be made for")
+    asked_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["rotation", "device"], name="one_row_a_device_and_rotation"),
+            models.UniqueConstraint(
+                fields=["device"],
+                condition=models.Q(state__in=[RotatingDeviceState.WAITING, RotatingDeviceState.ASKED]),
+                name="one_rotation_of_a_device_at_a_time",
+            ),
+        ]
+        indexes = [models.Index(fields=["rotation", "state"])]
+
+
+class SuitePolicy(models.Model):
+    """What the federation says of one suite; without a row the settings say it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    federation = models.ForeignKey(Federation, on_delete=models.PROTECT, related_name="suite_policies")
+    suite = models.CharField(max_length=40)
+    state = models.TextField(default=SUITE.initial)
+    retire_at = models.DateTimeField(null=True, help_text="from then on it makes nothing new")
+    changed_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["federation", "suite"], name="one_policy_a_suite")]

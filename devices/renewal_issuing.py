@@ -12,6 +12,7 @@ from django.utils import timezone
 from controlplane.transitions import apply_transitions
 from devices.models import Device, Renewal
 from devices.renewal import lapse
+from devices.rotation import note_renewed
 from devices.services import order_for
 from keys.issuing import issue_certificates
 from keys.selectors import device_keys
@@ -87,6 +88,7 @@ def _issue(waiting: Sequence[Renewal], actor: str) -> int:
             Device.objects.filter(pk__in=of_suite).update(
                 key_epoch=F("key_epoch") + 1, suite=suite, renewal_reason="", renewal_suite=""
             )
+        note_renewed([device.id for device in devices], actor=actor)
     return len(ready)
 
 

@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from devices.models import Device, Federation
+from devices.suites import accepted_suites
 from keys.models import Key, Owner
 from keys.selectors import certificate_ends, key_standing, read_statement
 from latticeward.crypto.keys import CompositeVerifyKey, EncapsulationKey
@@ -141,11 +142,13 @@ def active_devices(federation: Federation) -> list[Device]:
 def encapsulation_keys(devices: Iterable[Device]) -> dict[UUID, EncapsulationKey]:
     """What may be sealed to each of these devices now, by device id, in one question to the database.
 
-    A device without an active key of its present epoch, or with one that cannot be read, is left out: it must not
-    keep the others from their model.
+    A device without an active key of its present epoch, with one that cannot be read, or with keys of a retired suite,
+    is left out: it must not keep the others from their model.
     """
     found = {}
-    for device, key in _active_keys(devices, "encapsulation"):
+    accepted = accepted_suites()
+    of_accepted = [device for device in devices if device.suite in accepted]
+    for device, key in _active_keys(of_accepted, "encapsulation"):
         with suppress(LatticewardError):
             found[device.id] = EncapsulationKey.from_raw(bytes(key.public_key), key.algorithm)
     return found

@@ -4,8 +4,8 @@ from uuid import UUID
 
 from celery import shared_task
 
-from devices import renewal, renewal_issuing, services
-from devices.models import Device, Renewal
+from devices import renewal, renewal_issuing, rotation, services, suites
+from devices.models import Device, Federation, Renewal
 from keys.tasks import keep_authority_current, publish_revocations
 from latticeward.lifecycle import DeviceState, RenewalState
 
@@ -21,6 +21,13 @@ def issue_renewals() -> None:
     """Make the certificates of all proven renewals; whichever call comes first does the work of those behind it."""
     while renewal_issuing.issue_renewals() == renewal_issuing.BATCH:
         pass
+    rotation.advance_rotations()
+
+
+@shared_task(queue="authority")
+def advance_rotations() -> None:
+    """Ask the first devices of a new rotation, and the next ones of those that run."""
+    rotation.advance_rotations()
 
 
 @shared_task(queue="authority")
@@ -28,6 +35,10 @@ def sweep() -> None:
     """Expire what is over, keep the authority current, and enqueue again what a crash left approved."""
     services.expire_enrolments()
     renewal.forget_challenges()
+    suites.retire_due()
+    for federation in Federation.objects.all():
+        rotation.ask_due(federation)
+    rotation.advance_rotations()
     keep_authority_current.delay()
     publish_revocations.delay()
     for device_id in Device.objects.filter(state=DeviceState.APPROVED).values_list("id", flat=True):

@@ -154,6 +154,7 @@ _CODES: Final[Mapping[str, str]] = {
     "plan_changed": "The stored plan is no longer the one that was signed. Look at who may write to the database.",
     "rounds_failed_in_a_row": "Several rounds failed one after another.",
     "training_stopped": "An operator stopped the training.",
+    "suite_retired": "The suite was retired, so nothing new is made in it. Plan the training in another suite.",
     "device_suspended": "The device was suspended before the round closed.",
     "device_revoked": "The device was revoked before the round closed.",
 }

@@ -1,4 +1,4 @@
-"""The state machines of training, round, participant, device, renewal, key and model registry, as tables.
+"""The state machines of training, round, participant, device, renewal, rotation, key and model registry, as tables.
 
 Theory of operation. A state column is never assigned; it is moved by an *event*. Each machine is a tuple of rows
 (source, event, target, audit event); ``next_state`` is the only reader of the rows, and on the server
@@ -72,6 +72,32 @@ class RenewalState(StrEnum):
     ISSUED = "issued"
     LAPSED = "lapsed"
     CONFLICTED = "conflicted"
+
+
+class RotationState(StrEnum):
+    """A job that has many devices renew their keys before their time."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+
+
+class RotatingDeviceState(StrEnum):
+    """One device in one rotation."""
+
+    WAITING = "waiting"
+    ASKED = "asked"
+    DONE = "done"
+    LEFT = "left"
+
+
+class SuiteState(StrEnum):
+    """What the federation says of a suite; the code's own table stays the upper bound."""
+
+    ACCEPTED = "accepted"
+    RETIRING = "retiring"
+    RETIRED = "retired"
 
 
 class KeyState(StrEnum):
@@ -155,7 +181,7 @@ def _rows(sources: tuple[StrEnum, ...], event: str, target: StrEnum, audit: str,
 
 _T, _R, _P, _D, _K = TrainingState, RoundState, ParticipantState, DeviceState, KeyState
 _M, _A, _E = ModelState, AliasMoveState, ModelExportState
-_N = RenewalState
+_N, _J, _W, _S = RenewalState, RotationState, RotatingDeviceState, SuiteState
 
 TRAINING: Final = Machine(
     "training",
@@ -286,6 +312,48 @@ RENEWAL: Final = Machine(
     ),
 )
 
+ROTATION: Final = Machine(
+    "rotation",
+    RotationState,
+    _J.RUNNING,
+    (
+        *_rows((_J.RUNNING,), "pause", _J.PAUSED, "rotation.paused", "operator: nobody further is asked"),
+        *_rows((_J.PAUSED,), "resume", _J.RUNNING, "rotation.resumed", "operator"),
+        *_rows(
+            (_J.RUNNING, _J.PAUSED), "complete", _J.COMPLETED, "rotation.completed", "worker: every device done or left"
+        ),
+        *_rows((_J.RUNNING, _J.PAUSED), "cancel", _J.CANCELLED, "rotation.cancelled", "operator"),
+    ),
+)
+
+ROTATING_DEVICE: Final = Machine(
+    "rotating_device",
+    RotatingDeviceState,
+    _W.WAITING,
+    (
+        *_rows((_W.WAITING,), "ask", _W.ASKED, "device.asked_to_renew", "worker: as many at once as the job says"),
+        *_rows((_W.WAITING, _W.ASKED), "finish", _W.DONE, "device.rotated", "authority worker: new keys issued"),
+        *_rows(
+            (_W.WAITING, _W.ASKED),
+            "leave",
+            _W.LEFT,
+            "device.left_rotation",
+            "worker: the device is no device any more; operator: the job was cancelled",
+        ),
+    ),
+)
+
+SUITE: Final = Machine(
+    "suite",
+    SuiteState,
+    _S.ACCEPTED,
+    (
+        *_rows((_S.ACCEPTED,), "announce", _S.RETIRING, "suite.retiring", "operator, retire_suite: from a date"),
+        *_rows((_S.RETIRING,), "keep", _S.ACCEPTED, "suite.kept", "operator, before the date"),
+        *_rows((_S.RETIRING,), "retire", _S.RETIRED, "suite.retired", "worker, at the date: makes nothing new"),
+    ),
+)
+
 KEY: Final = Machine(
     "key",
     KeyState,
@@ -367,7 +435,20 @@ MODEL_EXPORT: Final = Machine(
     ),
 )
 
-MACHINES: Final = (TRAINING, ROUND, PARTICIPANT, DEVICE, RENEWAL, KEY, MODEL, ALIAS_MOVE, MODEL_EXPORT)
+MACHINES: Final = (
+    TRAINING,
+    ROUND,
+    PARTICIPANT,
+    DEVICE,
+    RENEWAL,
+    ROTATION,
+    ROTATING_DEVICE,
+    SUITE,
+    KEY,
+    MODEL,
+    ALIAS_MOVE,
+    MODEL_EXPORT,
+)
 
 
 def next_state(machine: Machine, source: str, event: str) -> Transition:

@@ -45,7 +45,9 @@ _NEWS_FOR_ALL: Final = frozenset(
     {"round.recruiting", "round.collecting", "round.published", "round.failed", "round.aborted"}
 )
 # What changes it for the device that is named; its own steps are no news to it.
-_NEWS_FOR_ONE: Final = frozenset({"update.refused", "update.rejected", "update.excluded", "participant.dropped"})
+_NEWS_FOR_ONE: Final = frozenset(
+    {"device.asked_to_renew", "update.refused", "update.rejected", "update.excluded", "participant.dropped"}
+)
 
 
 async def work(call: Call) -> Reply:

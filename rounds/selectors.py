@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 
 from controlplane.audit.models import AuditEntry
 from devices.models import Device
@@ -210,4 +211,26 @@ def metric_by_round(training: Training) -> list[dict[str, Any]]:
             **(current.metric_support or {}),
         }
         for current in measured.select_related("base_model")
+    ]
+
+
+def rounds_with(devices: Collection[Device]) -> list[dict[str, Any]]:
+    """The rounds that run now with some of these devices: what a rotation of them meets; one query."""
+    open_states = [str(state) for state in RoundState if state not in ROUND.terminal]
+    rows = (
+        Participant.objects.filter(device__in=devices, round__state__in=open_states)
+        .values("round_id", "round__training__title", "round__number", "round__state", "round__training__suite")
+        .annotate(devices=Count("id"))
+        .order_by("round__training__title", "round__number")
+    )
+    return [
+        {
+            "round": row["round_id"],
+            "training": row["round__training__title"],
+            "number": row["round__number"],
+            "state": row["round__state"],
+            "suite": row["round__training__suite"],
+            "devices": row["devices"],
+        }
+        for row in rows
     ]

@@ -6,7 +6,6 @@ from dataclasses import fields
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Count, Q, QuerySet
 from drf_spectacular.utils import extend_schema
@@ -14,15 +13,18 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from controlplane.permissions import OperatorWrites
+from controlplane.permissions import KeyMaterialReaders, OperatorWrites
 from controlplane.views import Endpoint, ListEndpoint
+from devices.due import blast_radius
 from devices.models import Federation
+from devices.rotations.serializers import BlastRadiusSerializer, ScopeSerializer, radius_as_json
+from devices.suites import accepted_suites
 from latticeward.errors import IncompatiblePlanError, NotFoundError
 from latticeward.jobs import JOB_SPECS
 from latticeward.lifecycle import RoundState
 from latticeward.plan import PARTS, RoundPlan
 from latticeward.updates.metrics import METRICS
-from rounds import tasks
+from rounds import selectors, tasks
 from rounds.models import Round, Training
 from rounds.serializers import (
     ComparisonReport,
@@ -57,7 +59,7 @@ def plan_for(request: dict[str, Any], federation: Federation) -> RoundPlan:
     metric = METRICS[job.metric]
     values: dict[str, Any] = {
         **job.default_plan,
-        "suite": request.get("suite", settings.ACCEPTED_SUITES[0]),
+        "suite": request.get("suite", accepted_suites()[0]),
         "title": request.get("title") or job.title,
         **overrides,
     }
@@ -174,3 +176,21 @@ def _training(identity: UUID) -> Training:
 
 def _shown_rounds() -> QuerySet[Round]:
     return Round.objects.prefetch_related("participants__device__site", "participants__submissions")
+
+
+class RotationPreviewView(Endpoint):
+    """A dry run: what rotating these devices' keys would touch, the rounds that run with them included.
+
+    Here, and not beside the other addresses of rotations, because it knows rounds.
+    """
+
+    permission_classes: list[type[BasePermission]] = [KeyMaterialReaders]
+
+    @extend_schema(parameters=[ScopeSerializer], responses=BlastRadiusSerializer)
+    def get(self, request: Request) -> Response:
+        federation = Federation.objects.first()
+        if federation is None:
+            raise NotFoundError("this installation has no federation yet")
+        asked = self.asked(ScopeSerializer, request)
+        radius, devices = blast_radius(federation, asked["scope"], asked["value"])
+        return Response(radius_as_json(radius, selectors.rounds_with(devices)))

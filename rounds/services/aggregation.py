@@ -19,7 +19,13 @@ from controlplane.transitions import apply_transition
 from keys.services import sign_with
 from latticeward.aggregation import AGGREGATORS
 from latticeward.crypto.signing import Purpose
-from latticeward.errors import CohortTooCloseError, KMinimumError, NonFiniteUpdateError, QuorumNotMetError
+from latticeward.errors import (
+    CohortTooCloseError,
+    KMinimumError,
+    NonFiniteUpdateError,
+    QuorumNotMetError,
+    UnsupportedSuiteError,
+)
 from latticeward.instants import to_unix_milliseconds
 from latticeward.lifecycle import ROUND, ParticipantState, RoundState
 from latticeward.messages import RoundRecord
@@ -57,7 +63,13 @@ def aggregate_round(round_id: UUID) -> bool:
         return False
     try:
         _prepare(current)
-    except (NonFiniteUpdateError, QuorumNotMetError, KMinimumError, CohortTooCloseError) as error:
+    except (
+        NonFiniteUpdateError,
+        QuorumNotMetError,
+        KMinimumError,
+        CohortTooCloseError,
+        UnsupportedSuiteError,
+    ) as error:
         apply_transition(
             current,
             ROUND,

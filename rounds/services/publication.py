@@ -16,6 +16,7 @@ from django.utils import timezone
 from controlplane.audit.services import record
 from devices.models import Device
 from devices.selectors import active_devices, encapsulation_keys
+from devices.suites import accepted_suites, require_accepted
 from keys import vault
 from keys.selectors import server_verify_key
 from keys.usage import count_use
@@ -72,7 +73,12 @@ def next_weights(current: Round, plan: RoundPlan, decoded: DecodedSum) -> tuple[
 
 
 def make_model(current: Round, plan: RoundPlan, decoded: DecodedSum) -> PreparedModel:
-    """Step, seal and describe the round's model version; nothing is kept yet."""
+    """Step, seal and describe the round's model version; nothing is kept yet.
+
+    Raises:
+        UnsupportedSuiteError: the plan's suite was retired since: nothing new is sealed in it.
+    """
+    require_accepted(plan.suite)
     weights, state = next_weights(current, plan, decoded)
     model_id = uuid4()
     now = timezone.now()
@@ -144,6 +150,8 @@ def seal_for_newcomers(model: ModelVersion) -> int:
     Returns:
         How many were made.
     """
+    if model.training.suite not in accepted_suites():
+        return 0
     devices = active_devices(model.training.federation)
     sealed_to = dict(model.stanzas.values_list("device_id", "key_id"))
     kem = get_suite(model.training.suite).kem

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Sum
 from django.utils import timezone
@@ -17,11 +16,12 @@ from controlplane.audit.services import record
 from controlplane.transitions import apply_transition
 from devices.models import Device, Federation
 from devices.selectors import active_devices
+from devices.suites import accepted_suites, require_accepted, suits
 from keys import vault
 from keys.services import sign_with
 from latticeward.crypto.keys import DecapsulationKey
 from latticeward.crypto.signing import Purpose
-from latticeward.crypto.suites import get_suite, negotiate
+from latticeward.crypto.suites import get_suite
 from latticeward.errors import WrongContextError
 from latticeward.instants import to_unix_milliseconds
 from latticeward.lifecycle import ROUND, TRAINING, RoundState, TrainingState
@@ -52,7 +52,7 @@ def open_training(*, federation: Federation, plan: RoundPlan, actor: str) -> Tra
         UnsupportedSuiteError: its suite is not one that this federation accepts, at or above the floor.
     """
     plan.validate()
-    negotiate([plan.suite], settings.ACCEPTED_SUITES, settings.SUITE_FLOOR)
+    require_accepted(plan.suite)
     raw = plan.to_bytes()
     RoundPlan.from_bytes(raw)  # what cannot be read back must not be signed
     with transaction.atomic():
@@ -149,6 +149,9 @@ def advance_training(training_id: UUID) -> Round | None:
         if failures >= FAILURES_IN_A_ROW:
             _fail_training(training, "rounds_failed_in_a_row")
             return None
+        if training.suite not in accepted_suites():
+            _fail_training(training, "suite_retired")
+            return None
         try:
             plan = training.round_plan
         except WrongContextError:
@@ -210,7 +213,9 @@ def _fail_training(training: Training, code: str) -> None:
 
 def _cohort(training: Training, plan: RoundPlan, base_model_digest: bytes) -> list[Device]:
     """The devices that the plan invites; empty while too few could come for a result."""
-    active = {str(device.id): device for device in active_devices(training.federation)}
+    # A device whose keys are of another suite's algorithms could neither open the base model nor sign an update.
+    fit = [device for device in active_devices(training.federation) if suits(device, training.suite)]
+    active = {str(device.id): device for device in fit}
     chosen = plan.cohort.choose(
         [(identity, device.site.slug) for identity, device in active.items()],
         bound=plan.cohort_bound,
