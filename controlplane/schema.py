@@ -158,7 +158,7 @@ class ApiSchema(AutoSchema):
 
     def _refusals(self) -> Iterable[int]:
         yield from (404, 406, 429)
-        if self._page is not None or self.method in _WRITES or "{" in self.path:
+        if hasattr(self.view, "query") or self.method in _WRITES or "{" in self.path:
             yield 400
         if self.view.authentication_classes:
             yield 401 if is_for_devices(self.view) else 403

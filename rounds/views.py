@@ -185,12 +185,13 @@ class RotationPreviewView(Endpoint):
     """
 
     permission_classes: list[type[BasePermission]] = [KeyMaterialReaders]
+    query = ScopeSerializer
 
     @extend_schema(parameters=[ScopeSerializer], responses=BlastRadiusSerializer)
     def get(self, request: Request) -> Response:
         federation = Federation.objects.first()
         if federation is None:
             raise NotFoundError("this installation has no federation yet")
-        asked = self.asked(ScopeSerializer, request)
+        asked = self.asked(self.query, request)
         radius, devices = blast_radius(federation, asked["scope"], asked["value"])
         return Response(radius_as_json(radius, selectors.rounds_with(devices)))
