@@ -51,9 +51,9 @@ def installation(**variables: str) -> Iterator[Installation]:
     Raises:
         DemoError: a service does not answer, or the server does not start; the text says what to do.
     """
-    with tempfile.TemporaryDirectory(prefix="latticeward-bench-") as scratch, _services() as services:
+    with tempfile.TemporaryDirectory(prefix="latticeward-bench-") as scratch, services() as addresses:
         folder = Path(scratch)
-        environment = {"LATTICEWARD_VAR": str(folder), **services, **variables}
+        environment = {"LATTICEWARD_VAR": str(folder), **addresses, **variables}
         with Processes(logs=folder / "logs", environment=environment) as processes:
             ready: dict[str, Any] = start_server(processes, port=None)
             api = OperatorApi(ready["address"])
@@ -64,7 +64,8 @@ def installation(**variables: str) -> Iterator[Installation]:
 
 
 @contextmanager
-def _services() -> Iterator[dict[str, str]]:
+def services() -> Iterator[dict[str, str]]:
+    """A database of its own, and the addresses of the other services, as settings of a control plane."""
     addresses = {name: os.environ.get(variable, usual) for name, (variable, usual) in SERVICES.items()}
     name = f"latticeward_bench_{uuid4().hex[:12]}"
     server = addresses["PostgreSQL"]

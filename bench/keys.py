@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
+from bench import fleet
 from bench.installation import Installation, installation
 from bench.published import revocation_list, status_answers
 from bench.signed_requests import DEVICES, enrolled_device, send_all, signed_requests
@@ -14,6 +15,7 @@ NO_ROUND: Final = "6f2b8a4e-1f07-4f0e-9d5a-000000000404"
 
 def run() -> Iterator[dict[str, Any]]:
     """Yields every ``keys`` figure."""
+    yield from fleet.run()
     yield _row("crl_10000_ms", revocation_list(), "ms")
     # One address asks as a whole federation does.
     with installation(LATTICEWARD_LIMIT_DEVICE="0", LATTICEWARD_LIMIT_PUBLIC="0") as server:

@@ -27,7 +27,7 @@ from devices.services import get_device, suspend_device
 from devices.suites import choose_suite
 from keys import vault
 from keys.rotation import server_address
-from keys.selectors import device_keys, public_keys, read_statement, trust_anchor
+from keys.selectors import device_keys, public_keys_of, read_statement, trust_anchor
 from keys.services import refuse_registered, register_device_keys, require_certifiable, retire_waiting_keys
 from latticeward.enrolment import CHALLENGE_BYTES, CHALLENGE_LIFETIME_SECONDS
 from latticeward.enrolment_messages import NONCE_BYTES, Meeting
@@ -204,7 +204,8 @@ def finish_renewal(*, device: Device, renewal_id: UUID, proofs: RenewalProofs, n
         raise KeyUsageError(f"renewal {renewal_id} has expired: begin it again")
 
     # 2
-    parent_key = device_keys(str(device.id), epoch=renewal.parent_epoch)["signing"]
+    present = device_keys(str(device.id), epoch=renewal.parent_epoch)
+    parent_key = present["signing"]
     if parent_key.state != KeyState.ACTIVE:
         raise KeyUsageError(f"the signing key of device {device.id} is {parent_key.state}")
     proven = verify_renewal_finish(
@@ -212,7 +213,7 @@ def finish_renewal(*, device: Device, renewal_id: UUID, proofs: RenewalProofs, n
         transcript=bytes(renewal.transcript),
         answer=bytes(renewal.answer),
         challenge=vault.unwrap(bytes(renewal.wrapped_challenge), purpose="challenge", row_id=str(renewal.id)),
-        parent=public_keys(str(device.id), epoch=renewal.parent_epoch).signing,
+        parent=public_keys_of(present).signing,
         now=now,
     ).enrolment
 

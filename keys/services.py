@@ -158,8 +158,7 @@ def register_device_keys(*, subject_id: str, keys: DevicePublicKeys, epoch: int,
     ]
     try:
         with transaction.atomic():
-            for row in rows:
-                row.save(force_insert=True)
+            Key.objects.bulk_create(rows)
             record(
                 "key.generated",
                 actor=actor,
