@@ -18,6 +18,7 @@ from frontend.views import devices as device_pages
 from frontend.views import ledger as ledger_pages
 from frontend.views import models as model_pages
 from frontend.views import overview as overview_pages
+from frontend.views import rotations as rotation_pages
 from frontend.views import sign_in as sign_in_pages
 from frontend.views import sites as site_pages
 from frontend.views import trainings as training_pages
@@ -131,5 +132,10 @@ urlpatterns = [
     path("sites/<uuid:site_id>/", site_pages.site, name="site"),
     path("device-classes/", class_pages.class_list, name="device-classes"),
     path("device-classes/<uuid:class_id>/", class_pages.device_class, name="device-class"),
+    path("rotations/", rotation_pages.rotation_list, name="rotations"),
+    path("rotations/start/", rotation_pages.rotation_start, name="rotation-start"),
+    path("rotations/<uuid:rotation_id>/", rotation_pages.rotation_page, name="rotation"),
+    path("rotations/<uuid:rotation_id>/<slug:event>/", rotation_pages.rotation_move, name="rotation-move"),
+    path("suites/<slug:suite>/<slug:event>/", rotation_pages.suite_move, name="suite-move"),
     path("ledger/", ledger_pages.ledger_page, name="ledger"),
 ]

@@ -1,12 +1,13 @@
 """Every action that a person can take on a page, as a form."""
 
+from datetime import UTC, datetime, time
 from typing import Any, Final
 
 from django import forms
 from django.conf import settings
 from django.contrib.auth.forms import AuthenticationForm
 
-from devices.models import Battery, DeviceClass, Federation, Site
+from devices.models import Battery, DeviceClass, Federation, Scope, Site
 from devices.sites import time_zones
 from latticeward.crypto.suites import MAKEABLE, SUITES
 from latticeward.model_files import MODEL_FORMATS
@@ -228,3 +229,29 @@ class CompareForm(forms.Form):
     """The version to compare with."""
 
     other = forms.UUIDField()
+
+
+class RotationForm(LookingForm):
+    """Which devices are to renew their keys now."""
+
+    scope = forms.ChoiceField(choices=Scope.choices, label="Devices of")
+    value = forms.SlugField(required=False, max_length=63, label="Which: slug of the hospital or class, or the suite")
+
+    def clean(self) -> dict[str, Any]:
+        values: dict[str, Any] = super().clean() or {}
+        named = values.get("scope") in (Scope.SITE, Scope.DEVICE_CLASS, Scope.SUITE)
+        if named and not values.get("value"):
+            self.add_error("value", "Say which one.")
+        if not named:
+            values["value"] = ""
+        return values
+
+
+class RetireSuiteForm(LookingForm):
+    """From when on a suite makes nothing new."""
+
+    retire_at = forms.DateField()
+
+    def clean_retire_at(self) -> datetime:
+        """The beginning of that day, UTC."""
+        return datetime.combine(self.cleaned_data["retire_at"], time(), tzinfo=UTC)

@@ -15,7 +15,9 @@ from latticeward.lifecycle import (
     ModelExportState,
     ModelState,
     ParticipantState,
+    RotationState,
     RoundState,
+    SuiteState,
     TrainingState,
 )
 
@@ -132,6 +134,26 @@ WORK_OF: Final[Mapping[str, str]] = {
     ParticipantState.EXCLUDED: "excluded",
 }
 
+ROTATION: Final[Mapping[str, Word]] = {
+    RotationState.RUNNING: Word("running", "play", "active", "Devices are being asked for new keys."),
+    RotationState.PAUSED: Word("paused", "pause", "warn", "Nobody further is asked."),
+    RotationState.COMPLETED: Word("completed", "check", "good", "Every device has new keys, or is no device any more."),
+    RotationState.CANCELLED: Word("cancelled", "stop", "quiet", "Who had not renewed is no longer asked."),
+}
+
+SUITE: Final[Mapping[str, Word]] = {
+    "available": Word("available", "circle", "quiet", "In the table, and not accepted here."),
+    SuiteState.ACCEPTED: Word("accepted", "check", "good", "Makes new keys, plans and seals."),
+    SuiteState.RETIRING: Word("retiring", "clock", "warn", "Its devices are migrated; from its date it makes nothing."),
+    SuiteState.RETIRED: Word("retired", "stop", "quiet", "Makes nothing new; what was made before opens."),
+}
+
+DUE: Final[Mapping[str, Word]] = {
+    "age": Word("age", "clock", "warn", "Older than its class allows."),
+    "uses": Word("uses", "sum", "warn", "Used more often than its class allows."),
+    "late": Word("late", "cross", "bad", "Should have renewed by itself. Look at the machine."),
+}
+
 TABLES: Final[Mapping[str, Mapping[str, Word]]] = {
     "training": TRAINING,
     "round": ROUND,
@@ -140,6 +162,9 @@ TABLES: Final[Mapping[str, Mapping[str, Word]]] = {
     "claim": CLAIM,
     "connection": CONNECTION,
     "work": WORK,
+    "rotation": ROTATION,
+    "suite": SUITE,
+    "due": DUE,
     "model": MODEL,
     "alias_move": ALIAS_MOVE,
     "model_export": MODEL_EXPORT,

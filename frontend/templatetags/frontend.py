@@ -40,7 +40,18 @@ _BELOW: Final = {
     "model": "models",
     "model-difference": "models",
     **dict.fromkeys(
-        ("claims", "claim-order", "claim-bulk", "sites", "site", "device-classes", "device-class"), "devices"
+        (
+            "claims",
+            "claim-order",
+            "claim-bulk",
+            "sites",
+            "site",
+            "device-classes",
+            "device-class",
+            "rotations",
+            "rotation",
+        ),
+        "devices",
     ),
 }
 # The pages about who may take part, as tabs of one place.
@@ -49,12 +60,14 @@ _FLEET: Final = (
     ("claims", "Claim codes"),
     ("sites", "Hospitals"),
     ("device-classes", "Device classes"),
+    ("rotations", "Keys and suites"),
 )
 _FLEET_BELOW: Final = {
     "claim-order": "claims",
     "claim-bulk": "claims",
     "site": "sites",
     "device-class": "device-classes",
+    "rotation": "rotations",
 }
 
 

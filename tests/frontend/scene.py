@@ -10,7 +10,8 @@ from django.utils import timezone
 
 from controlplane.audit.services import record
 from controlplane.transitions import apply_transition
-from devices.models import Device, Federation, Site
+from devices import rotation
+from devices.models import Device, Federation, Rotation, Site
 from keys.models import Key, Owner
 from latticeward.lifecycle import DEVICE, PARTICIPANT, ROUND, TRAINING, DeviceState
 from latticeward.plan_parts import MetricRelease
@@ -261,3 +262,10 @@ def complete(training: Training) -> None:
     apply_transition(
         training, TRAINING, "complete", actor="worker:aggregate", feed=training.federation.feed, ended_at=timezone.now()
     )
+
+
+def start_rotation(federation: Federation) -> Rotation:
+    """A running job over the fleet, its first devices asked."""
+    job = rotation.start_rotation(federation=federation, scope="fleet", actor="system", why="a drill")
+    rotation.advance_rotations()
+    return job

@@ -33,6 +33,8 @@ PAGES = {
     "site": KEY_READERS,
     "device-classes": KEY_READERS,
     "device-class": ("operator",),
+    "rotations": KEY_READERS,
+    "rotation": KEY_READERS,
     "ledger": KEY_READERS,
 }
 # The whole page of a signed-in operator, session and person included.
@@ -49,6 +51,7 @@ QUERIES = {
     "model-manifest": 6,
     "model-difference": 18,
 }
+QUERIES |= {"rotations": 11, "rotation": 7}
 QUERIES |= {"claims": 9, "sites": 6, "site": 6, "device-classes": 6, "device-class": 5}
 MOVING = ("overview", "training", "round", "models", "model", "devices", "ledger")
 
@@ -79,6 +82,7 @@ def address(training: Training) -> Address:
         "model-difference": [difference.id],
     }
     arguments |= {"site": [Site.objects.earliest("name").id], "device-class": [DeviceClass.objects.earliest("name").id]}
+    arguments |= {"rotation": [scene.start_rotation(training.federation).id]}
     return lambda page: reverse(page, args=arguments.get(page, []))
 
 
