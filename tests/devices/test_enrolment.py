@@ -84,8 +84,8 @@ def test_every_step_is_in_the_ledger_with_its_actor(site: Site) -> None:
         ("device.requested", f"device:{device.id}"),
         ("key.generated", f"device:{device.id}"),
         ("device.approved", "user:1"),
-        ("device.activated", "worker:authority"),
         ("certificate.issued", "worker:authority"),
+        ("device.activated", "worker:authority"),
     ]
 
 
