@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-from bench.processes import ROOT, DemoError
+from bench.processes import ROOT, DemoError, end_with_parent
 from bench.reference_arrangement import averages_with_torch, reference_seconds
 
 PARAMETERS: Final = 1_000_000
@@ -72,6 +72,7 @@ def _drive() -> Iterator[Row]:
             env=environment,
             stdout=subprocess.PIPE,
             text=True,
+            preexec_fn=end_with_parent,
         )
         try:
             for line in driver.stdout or ():

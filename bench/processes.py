@@ -73,7 +73,7 @@ class Processes:
                 stdout=subprocess.PIPE if reads_stdout else stream,
                 stderr=stream,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
         if process.stdin:
             process.stdin.write(stdin or b"")
@@ -167,6 +167,6 @@ def tail(path: Path, lines: int = 15) -> str:
         return "(no log)"
 
 
-def _end_with_parent() -> None:
-    # Runs in the child before the program: the kernel sends it the signal when the driver dies in whatever way.
+def end_with_parent() -> None:
+    """Run in a child before its program: the kernel sends it SIGINT when the driver dies in whatever way."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _END)
