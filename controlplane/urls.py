@@ -15,6 +15,7 @@ from devices.rotations import views as rotations
 from frontend.views import claims as claim_pages
 from frontend.views import classes as class_pages
 from frontend.views import devices as device_pages
+from frontend.views import keys as key_pages
 from frontend.views import ledger as ledger_pages
 from frontend.views import models as model_pages
 from frontend.views import overview as overview_pages
@@ -137,5 +138,7 @@ urlpatterns = [
     path("rotations/<uuid:rotation_id>/", rotation_pages.rotation_page, name="rotation"),
     path("rotations/<uuid:rotation_id>/<slug:event>/", rotation_pages.rotation_move, name="rotation-move"),
     path("suites/<slug:suite>/<slug:event>/", rotation_pages.suite_move, name="suite-move"),
+    path("keys/", key_pages.key_list, name="keys"),
+    path("keys/<uuid:key_id>/", key_pages.key_page, name="key"),
     path("ledger/", ledger_pages.ledger_page, name="ledger"),
 ]

@@ -1,6 +1,6 @@
 """Reads about devices: the fleet as people see it, and the keys that rounds rely on."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,10 +10,11 @@ from uuid import UUID
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from controlplane.audit.models import AuditEntry
 from devices.models import Device, Federation
 from devices.suites import accepted_suites
 from keys.models import Key, Owner
-from keys.selectors import certificate_ends, key_standing, read_statement
+from keys.selectors import certificate_ends, compromises, key_standing, read_statement
 from latticeward.crypto.keys import CompositeVerifyKey, EncapsulationKey
 from latticeward.crypto.secret_key import speakable
 from latticeward.errors import KeyUsageError, LatticewardError, NotFoundError, WrongContextError
@@ -23,6 +24,26 @@ from latticeward.statements import verify_live
 
 # Three long polls without a word.
 SILENT_AFTER: Final = timedelta(seconds=75)
+
+
+# The ledger's event that tells what a compromised device had sent; written by ``rounds``.
+DOUBTED: Final = "device.doubted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """What of a compromised device is marked.
+
+    Attributes:
+        invalid_from: nothing that it signed from then on may be believed.
+        submissions, counted: how many it had sent since then, and how many of them rounds count; None until marked.
+        rounds: ids of the rounds that it sent them to.
+    """
+
+    invalid_from: datetime
+    submissions: int | None = None
+    counted: int | None = None
+    rounds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +63,7 @@ class FleetRow:
     last_seen_at: datetime | None
     certificate_not_after_at: datetime | None
     fingerprint: str
+    doubt: Doubt | None
 
 
 def the_federation() -> Federation:
@@ -66,12 +88,13 @@ def fleet(federation: Federation) -> QuerySet[Device]:
 
 
 def fleet_rows(devices: Iterable[Device]) -> list[FleetRow]:
-    """These devices as people see them, in the same order; two queries, however many they are."""
+    """These devices as people see them, in the same order; a few queries, however many they are."""
     devices = list(devices)
     ids = [str(device.id) for device in devices]
     ends = certificate_ends(ids)
     signing = Key.objects.filter(subject_id__in=ids, purpose="signing").order_by("epoch")
     fingerprints = {key.subject_id: speakable(bytes.fromhex(key.key_id)) for key in signing}
+    found = doubts(ids)
     now = timezone.now()
     return [
         FleetRow(
@@ -88,6 +111,7 @@ def fleet_rows(devices: Iterable[Device]) -> list[FleetRow]:
             last_seen_at=device.last_seen_at,
             certificate_not_after_at=ends.get(str(device.id)),
             fingerprint=fingerprints.get(str(device.id), ""),
+            doubt=found.get(str(device.id)),
         )
         for device in devices
     ]
@@ -111,6 +135,24 @@ def read_self(device: Device) -> dict[str, Any]:
         "certificate_not_after": certificate_ends([subject]).get(subject),
         "renew_from": renewal_opens_at(read_statement(subject, epoch=device.key_epoch)),
         "server_time": timezone.now(),
+    }
+
+
+def doubts(device_ids: Collection[str]) -> dict[str, Doubt]:
+    """Of some devices those that were compromised, with what of theirs is marked; at most two queries."""
+    since = compromises(device_ids)
+    if not since:
+        return {}
+    entries = AuditEntry.objects.filter(event=DOUBTED, subject_kind="device", subject_id__in=list(since))
+    marks = dict(entries.values_list("subject_id", "details"))
+    return {
+        device_id: Doubt(
+            invalid_from=invalid_from,
+            submissions=marks.get(device_id, {}).get("submissions"),
+            counted=marks.get(device_id, {}).get("counted"),
+            rounds=tuple(marks.get(device_id, {}).get("rounds", ())),
+        )
+        for device_id, invalid_from in since.items()
     }
 
 

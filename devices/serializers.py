@@ -84,6 +84,15 @@ class DevicesQuery(ListQuery):
     device_class = serializers.SlugField(max_length=63, required=False)
 
 
+class DoubtSerializer(serializers.Serializer[Any]):
+    """What of a compromised device is marked."""
+
+    invalid_from = serializers.DateTimeField(help_text="nothing that it signed from then on may be believed")
+    submissions = serializers.IntegerField(allow_null=True, help_text="sent since then; null until they are marked")
+    counted = serializers.IntegerField(allow_null=True, help_text="of these, how many rounds count")
+    rounds = serializers.ListField(child=serializers.UUIDField(), help_text="that they were sent to")
+
+
 class DeviceSerializer(serializers.Serializer[Any]):
     """A row of the fleet."""
 
@@ -100,6 +109,7 @@ class DeviceSerializer(serializers.Serializer[Any]):
     last_seen_at = serializers.DateTimeField(allow_null=True)
     certificate_not_after_at = serializers.DateTimeField(allow_null=True)
     fingerprint = serializers.CharField(help_text="of the signing key, to compare with what the machine shows")
+    doubt = DoubtSerializer(allow_null=True, help_text="of a compromised device")
 
 
 class OwnKeySerializer(serializers.Serializer[Any]):

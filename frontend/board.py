@@ -20,9 +20,10 @@ from frontend.comparison import Comparison, read_comparison
 from frontend.promises import say_plan
 from frontend.sentences import RoundFacts, say_round, say_training
 from frontend.words import NOT_COUNTED, Word, sentence_of_code, word_of
+from keys.selectors import compromises
 from latticeward.crypto.suites import Suite, get_suite
 from latticeward.errors import UnsupportedSuiteError
-from latticeward.lifecycle import PARTICIPANT, ROUND, ParticipantState, RoundState, TrainingState
+from latticeward.lifecycle import PARTICIPANT, ROUND, DeviceState, ParticipantState, RoundState, TrainingState
 from rounds.models import Participant, Round, Training
 from rounds.selectors import metric_by_round
 from rounds.services.coordination import straggler_wait
@@ -65,6 +66,7 @@ class Seat:
     participant: Participant
     word: Word
     explanation: str
+    in_doubt: bool = False
 
     @property
     def site(self) -> str:
@@ -157,10 +159,11 @@ def rounds_of(training: Training) -> QuerySet[Round]:
 
 
 def read_round(current: Round, *, now: datetime, usual_seconds: float | None = None) -> RoundBoard:
-    """The board of one round; one query."""
+    """The board of one round; one query, two more if a participant was compromised."""
     participants = current.participants.select_related("device__site").order_by("device__site__name", "device__name")
     counts: Counter[str] = Counter()
     seats = []
+    doubted = _doubted(participants)
     for participant in participants:
         counts[participant.state] += 1
         # An aborted round leaves its participants where they were: they do not train any more.
@@ -168,7 +171,8 @@ def read_round(current: Round, *, now: datetime, usual_seconds: float | None = N
         word = word_of("participant", participant.state)
         if over and participant.state != ParticipantState.ACCEPTED:
             word = NOT_COUNTED
-        seats.append(Seat(participant, word, sentence_of_code(participant.code) or word.sentence))
+        explanation = sentence_of_code(participant.code) or word.sentence
+        seats.append(Seat(participant, word, explanation, participant.device_id in doubted))
     total = len(seats) - counts[ParticipantState.EXCLUDED]
     accepted = counts[ParticipantState.ACCEPTED]
     facts = RoundFacts(
@@ -204,6 +208,17 @@ def _waits_until(current: Round, now: datetime) -> datetime | None:
     if current.state != RoundState.COLLECTING or due_at is None or now < due_at:
         return None  # the plan is read only when it matters
     return due_at + straggler_wait(current)
+
+
+def _doubted(participants: Iterable[Participant]) -> set[UUID]:
+    """The devices of these participants that sent something after their keys were compromised."""
+    revoked = [row for row in participants if row.device.state == DeviceState.REVOKED]
+    since = compromises(str(row.device_id) for row in revoked) if revoked else {}
+    return {
+        row.device_id
+        for row in revoked
+        if (at := since.get(str(row.device_id))) and row.submissions.filter(received_at__gte=at).exists()
+    }
 
 
 def read_training(training: Training, *, now: datetime, with_metrics: bool = True) -> TrainingBoard:

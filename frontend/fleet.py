@@ -8,7 +8,7 @@ from typing import Final
 from django.db.models import Exists, OuterRef
 
 from devices.models import Device, Federation, Site
-from devices.selectors import SILENT_AFTER
+from devices.selectors import SILENT_AFTER, Doubt, doubts
 from frontend.words import WORK_OF, Word, word_of
 from keys.models import Key
 from latticeward.crypto.secret_key import speakable
@@ -29,6 +29,7 @@ class DeviceRow:
     credential: Word
     work: Word
     fingerprint: str
+    doubt: Doubt | None = None
 
     @property
     def is_pending(self) -> bool:
@@ -53,6 +54,8 @@ def read_fleet(*, now: datetime, fingerprints_of: Collection[str] | None = None)
     shown = [device for device in devices if fingerprints_of is None or device.state in fingerprints_of]
     fingerprints = _fingerprints(shown) if shown else {}
     working = _working()
+    revoked = [str(device.id) for device in devices if device.state == DeviceState.REVOKED]
+    found = doubts(revoked) if revoked else {}
     rows = [
         DeviceRow(
             device=device,
@@ -60,6 +63,7 @@ def read_fleet(*, now: datetime, fingerprints_of: Collection[str] | None = None)
             credential=word_of("credential", device.state),
             work=word_of("work", working.get(device.id, "idle")),
             fingerprint=fingerprints.get(str(device.id), ""),
+            doubt=found.get(str(device.id)),
         )
         for device in devices
     ]

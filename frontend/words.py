@@ -12,6 +12,7 @@ from controlplane.errors import PROBLEMS
 from latticeward.lifecycle import (
     AliasMoveState,
     DeviceState,
+    KeyState,
     ModelExportState,
     ModelState,
     ParticipantState,
@@ -154,11 +155,21 @@ DUE: Final[Mapping[str, Word]] = {
     "late": Word("late", "cross", "bad", "Should have renewed by itself. Look at the machine."),
 }
 
+KEY: Final[Mapping[str, Word]] = {
+    KeyState.PRE_ACTIVE: Word("waiting", "circle-dashed", "quiet", "Registered; not in use yet."),
+    KeyState.ACTIVE: Word("active", "check", "good", "In use."),
+    KeyState.SUSPENDED: Word("suspended", "pause", "warn", "Not used until it is reinstated."),
+    KeyState.DEACTIVATED: Word("deactivated", "circle", "quiet", "Superseded or retired; verifies what it signed."),
+    KeyState.COMPROMISED: Word("compromised", "stop", "bad", "May have been in other hands; nothing relies on it."),
+    KeyState.DESTROYED: Word("destroyed", "cross", "quiet", "Its secret is gone; the public part is kept."),
+}
+
 TABLES: Final[Mapping[str, Mapping[str, Word]]] = {
     "training": TRAINING,
     "round": ROUND,
     "participant": PARTICIPANT,
     "credential": CREDENTIAL,
+    "key": KEY,
     "claim": CLAIM,
     "connection": CONNECTION,
     "work": WORK,

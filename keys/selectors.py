@@ -1,6 +1,6 @@
 """Reads about keys: what the server signs with, what it hands out as trust, what it knows of a subject's keys."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
@@ -257,6 +257,25 @@ def known_keys() -> QuerySet[Key]:
 def key_history(key: Key) -> list[AuditEntry]:
     """What became of a key, from the ledger, oldest first."""
     return list(AuditEntry.objects.filter(subject_kind="key", subject_id=str(key.id)).order_by("recorded_at"))
+
+
+def compromises(subject_ids: Iterable[str] | None = None) -> dict[str, datetime]:
+    """Since when nothing signed by a subject may be believed, of those whose keys were compromised; one query.
+
+    Args:
+        subject_ids: only of these; None for everybody.
+    """
+    rows = Key.objects.filter(
+        owner=Owner.DEVICE, purpose="signing", state=KeyState.COMPROMISED, revocation__invalid_from__isnull=False
+    )
+    if subject_ids is not None:
+        rows = rows.filter(subject_id__in=list(subject_ids))
+    # Of several epochs the earliest date counts: what one key cannot vouch for, a later one does not either.
+    found: dict[str, datetime] = {}
+    for row in rows.select_related("revocation").only("subject_id", "revocation__invalid_from"):
+        if (since := row.revocation.invalid_from) is not None:
+            found[row.subject_id] = min(found.get(row.subject_id, since), since)
+    return found
 
 
 def key_standing(key: Key) -> KeyStanding:

@@ -18,6 +18,7 @@ from rounds.services import (
     aliases,
     coordination,
     differences,
+    doubt,
     exports,
     intake,
     merging,
@@ -97,6 +98,7 @@ def compute_difference(difference_id: str) -> None:
 @shared_task(queue="aggregate")
 def sweep() -> None:
     """Move every round by its clock and enqueue again what a crash left behind."""
+    doubt.mark_doubtful()
     for training_id in Training.objects.filter(state=TrainingState.SIGNING).values_list("id", flat=True):
         sign_training.delay(str(training_id))
         advance_training.delay(str(training_id))  # fails it when nobody has signed in time

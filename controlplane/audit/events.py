@@ -61,6 +61,7 @@ EVENTS: Final[dict[str, str]] = {
     "device.activated": "A device received its certificate",
     "device.suspended": "A device was suspended",
     "device.reinstated": "A device was reinstated",
+    "device.doubted": "What a compromised device had sent since then was marked",
     "device.revoked": "A device was revoked",
     "request.refused": "A signed request was refused",
     "device.asked_to_renew": "A device was asked to renew its keys",

@@ -32,11 +32,13 @@ _NAVIGATION: Final = (
     ("trainings", "Trainings", "rounds", EVERY_ROLE),
     ("models", "Models", "model", EVERY_ROLE),
     ("devices", "Devices", "device", KEY_READERS),
+    ("keys", "Keys", "key", KEY_READERS),
     ("ledger", "Ledger", "ledger", KEY_READERS),
 )
 _BELOW: Final = {
     "training": "trainings",
     "round": "trainings",
+    "key": "keys",
     "model": "models",
     "model-difference": "models",
     **dict.fromkeys(

@@ -11,12 +11,15 @@ from controlplane.audit.models import AuditEntry, AuditFeed
 from controlplane.permissions import roles_of
 from devices.models import Federation
 from frontend import board, fleet, ledger, registry
+from frontend.key_rows import ending_rows
 from frontend.views.access import EVERY_ROLE, KEY_READERS, for_roles
+from keys.endings import endings
 from latticeward.lifecycle import DeviceState, TrainingState
 from rounds.models import Training
 from rounds.registry import selectors
 
 _RECENT_ENTRIES = 8
+_ENDINGS = 5
 # Devices that never took part or never will again stand on the fleet's page only.
 _GONE = (DeviceState.DECLINED, DeviceState.REVOKED)
 
@@ -42,6 +45,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         "pending": [row for row in rows if row.is_pending] if sees_keys else [],
         "proposals": _proposals(request, federation) if sees_keys else (),
         "failed_rounds": fleet.failed_rounds(),
+        "endings": ending_rows(endings(now=now, limit=_ENDINGS), now=now) if sees_keys else [],
         "boards": boards,
         "has_trainings": bool(trainings),
         "sites": fleet.by_site(federation, members),

@@ -35,17 +35,19 @@ PAGES = {
     "device-class": ("operator",),
     "rotations": KEY_READERS,
     "rotation": KEY_READERS,
+    "keys": KEY_READERS,
     "ledger": KEY_READERS,
 }
 # The whole page of a signed-in operator, session and person included.
 QUERIES = {
-    "overview": 16,
+    "overview": 17,
     "trainings": 4,
     "training": 9,
     "round": 7,
     "round-record": 4,
     "devices": 8,
     "ledger": 10,
+    "keys": 9,
     "models": 10,
     "model": 18,
     "model-manifest": 6,
@@ -53,7 +55,7 @@ QUERIES = {
 }
 QUERIES |= {"rotations": 11, "rotation": 7}
 QUERIES |= {"claims": 9, "sites": 6, "site": 6, "device-classes": 6, "device-class": 5}
-MOVING = ("overview", "training", "round", "models", "model", "devices", "ledger")
+MOVING = ("overview", "training", "round", "models", "model", "devices", "keys", "ledger")
 
 Address = Callable[[str], str]
 
