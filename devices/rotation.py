@@ -47,7 +47,7 @@ class Progress:
     def percent(self) -> int:
         """Of the devices that still take part, those that are done."""
         part = self.total - self.left
-        return 100 if part <= 0 else 100 * self.done // part
+        return 100 * self.done // part if part > 0 else 0
 
 
 def start_rotation(
