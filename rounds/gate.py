@@ -35,6 +35,7 @@ class Gate:
         self._in_thread = in_thread
         self._waiting: list[tuple[Arrival, asyncio.Future[Outcome]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._at_work = 0
 
     async def admit(self, arrival: Arrival) -> AuthenticatedDevice:
         """Wait for the verdict on one request.
@@ -44,7 +45,9 @@ class Gate:
         """
         verdict: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append((arrival, verdict))
-        if len(self._tasks) < BATCHES:
+        # Not the number of tasks: one that has found nobody waiting is among them until the loop comes round again.
+        if self._at_work < BATCHES:
+            self._at_work += 1
             task = asyncio.create_task(self._work())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -54,6 +57,12 @@ class Gate:
         return outcome
 
     async def _work(self) -> None:
+        try:
+            await self._admit_waiting()
+        finally:
+            self._at_work -= 1
+
+    async def _admit_waiting(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:LARGEST_BATCH], self._waiting[LARGEST_BATCH:]
             try:

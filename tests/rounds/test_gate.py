@@ -103,3 +103,33 @@ def test_whoever_hangs_up_leaves_the_others_their_verdicts(monkeypatch: pytest.M
 
     monkeypatch.setattr(gate, "admit_all", admit_all)
     asyncio.run(scene())
+
+
+def test_a_request_that_comes_when_the_last_batch_ends_is_not_left_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[asyncio.Future[None]] = []
+
+    async def held(function: Callable[..., Any], *arguments: Any) -> Any:
+        end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ends.append(end)
+        if len(ends) <= gate.BATCHES:
+            await end
+        return function(*arguments)
+
+    async def scene() -> None:
+        door = Gate(held)
+        early = []
+        for number in range(gate.BATCHES):
+            early.append(asyncio.create_task(door.admit(arrival(f"early {number}"))))
+            while len(ends) <= number:
+                await asyncio.sleep(0)
+        for end in ends:
+            end.set_result(None)
+        # Runs right behind the last steps of the batches, before the loop has told anybody that they are done.
+        late = asyncio.create_task(door.admit(arrival("late")))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert late.done()
+        await asyncio.gather(*early, late)
+
+    monkeypatch.setattr(gate, "admit_all", lambda arrivals: [device() for _ in arrivals])
+    asyncio.run(scene())
