@@ -1,8 +1,8 @@
 """Pages of a list by keyset: a page costs the same wherever it lies, and rows that are added move none of them.
 
 A cursor names the last row of the page before: its value in the chosen order, and its id, which decides between equal
-values. It is signed, so what the database is asked for is what this server wrote; and it holds the order it was made
-for, so it cannot be used in another.
+values. It is signed, so what the database is asked for is what this server wrote; and it holds the list and the
+order it was made for, so it cannot be used in another.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ def paginate(
     sign = "-" if descending else ""
     rows = rows.order_by(f"{sign}{field}", f"{sign}pk")
     if cursor is not None:
-        value, pk = _read(cursor, order)
+        value, pk = _read(cursor, address, order)
         step = "lt" if descending else "gt"
         rows = rows.filter(Q((f"{field}__{step}", value)) | Q((field, value), (f"pk__{step}", pk)))
     found = list(rows[: size + 1])
@@ -59,17 +59,17 @@ def paginate(
     if len(found) <= size:
         return Page(page, None)
     last: Any = page[-1]
-    mark = signing.dumps([order, _text(reduce(getattr, field.split("__"), last)), _text(last.pk)], salt=_SALT)
+    mark = signing.dumps([address, order, _text(reduce(getattr, field.split("__"), last)), _text(last.pk)], salt=_SALT)
     return Page(page, f"{address}?{urlencode({**query, 'cursor': mark})}")
 
 
-def _read(cursor: str, order: str) -> tuple[Any, Any]:
+def _read(cursor: str, address: str, order: str) -> tuple[Any, Any]:
     try:
-        made_for, value, pk = signing.loads(cursor, salt=_SALT)
+        made_at, made_for, value, pk = signing.loads(cursor, salt=_SALT)
     except (signing.BadSignature, ValueError) as error:
         raise MalformedMessageError("the cursor is not from this list's next page") from error
-    if made_for != order:
-        raise MalformedMessageError("the cursor belongs to another ordering")
+    if (made_at, made_for) != (address, order):
+        raise MalformedMessageError("the cursor belongs to another list or ordering")
     return value, pk
 
 

@@ -96,6 +96,12 @@ def test_a_cursor_is_ours_and_of_its_order(signed_in: Client, federation: Federa
         assert (answer.status_code, answer.json()["type"]) == (400, "malformed_message")
 
 
+def test_a_cursor_is_of_its_list(signed_in: Client, federation: Federation) -> None:
+    following = signed_in.get("/api/v1/sites?page_size=5&ordering=name").json()["next"]
+    answer = signed_in.get(following.replace("/sites", "/device-classes"))
+    assert (answer.status_code, answer.json()["type"]) == (400, "malformed_message")
+
+
 @pytest.mark.parametrize("name", ["devices", "sites", "claims", "trainings", "rounds", "models"])
 def test_a_longer_page_asks_no_more_questions(
     signed_in: Client, federation: Federation, name: str, django_assert_max_num_queries: Any
