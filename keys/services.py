@@ -216,7 +216,8 @@ def revoke_keys(
 ) -> None:
     """Take trust away from every key of a subject, for good, with an RFC 5280 reason.
 
-    A compromise reaches deactivated keys too, because what they signed before is then in doubt as well.
+    A deactivated key whose certificate has not ended is revoked as well, so that nobody goes on believing it. A
+    compromise reaches every deactivated key, because what they signed before is then in doubt.
 
     Args:
         invalid_from: for a compromise, the instant from which nothing signed may be believed.
@@ -230,6 +231,10 @@ def revoke_keys(
         rows = list(Key.objects.filter(subject_id=subject_id, state__in=states))
         event = "compromise" if compromised else "retire"
         _move(rows, event, actor=actor, feed=feed, reason=reason)
+        if not compromised:
+            moved = [row.pk for row in rows]
+            replaced = Key.objects.filter(subject_id=subject_id, state=KeyState.DEACTIVATED, not_after_at__gt=now)
+            rows += replaced.filter(revocation__isnull=True).exclude(pk__in=moved)
         Revocation.objects.bulk_create(
             [
                 Revocation(

@@ -20,6 +20,7 @@ from keys.services import forget_loaded_keys
 from latticeward.crypto.revocation import verify_revocation_list
 from latticeward.errors import CustodyError
 from tests.devices.machine import Machine, enrolled
+from tests.devices.renewing import renewed
 
 
 def leaf_of(machine: Machine) -> Certificate:
@@ -60,6 +61,22 @@ def test_a_revoked_certificate_is_in_the_next_list_and_status_at_once(site: Site
     assert told.certificate_status is ocsp.OCSPCertStatus.REVOKED
     assert told.revocation_reason is x509.ReasonFlags.key_compromise
     assert ask(client, question(good)).certificate_status is ocsp.OCSPCertStatus.GOOD
+
+
+@pytest.mark.parametrize("reason", [Reason.KEY_COMPROMISE, Reason.PRIVILEGE_WITHDRAWN])
+def test_a_revocation_reaches_the_certificates_of_earlier_epochs_that_have_not_ended(
+    site: Site, client: Client, reason: Reason
+) -> None:
+    machine = enrolled(site)
+    before, asked = leaf_of(machine), question(machine)
+    renewed(machine)
+    keep_published()
+    assert ask(client, asked).certificate_status is ocsp.OCSPCertStatus.GOOD
+    assert machine.device is not None
+    services.revoke_device(device_id=machine.device.id, actor="user:2", reason=reason)
+    keep_published()
+    assert before.serial in listed() and len(listed()) == 2
+    assert ask(client, asked).certificate_status is ocsp.OCSPCertStatus.REVOKED
 
 
 def test_an_answer_verifies_with_the_responder_certificate_inside(site: Site, client: Client) -> None:
