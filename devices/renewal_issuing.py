@@ -34,7 +34,10 @@ def issue_renewals(*, actor: str = "worker:authority", limit: int = BATCH) -> in
     Raises:
         CustodyError: this process does not hold the issuing key; nothing was changed.
     """
-    proven = Renewal.objects.filter(state=RenewalState.PROVEN).order_by("proven_at")
+    # Those of suspended and revoked devices wait or never end; they must not fill the batch.
+    proven = Renewal.objects.filter(
+        state=RenewalState.PROVEN, device__state=DeviceState.ACTIVE, device__key_epoch=F("parent_epoch")
+    ).order_by("proven_at")
     try:
         return _issue(list(proven[:limit]), actor)
     except StateError:

@@ -449,6 +449,21 @@ def test_one_broken_renewal_keeps_no_others_up(site: Site) -> None:
     assert states(machines[0], 1) == {"active"}
 
 
+def test_renewals_that_cannot_go_on_do_not_stand_in_the_way_of_the_others(site: Site) -> None:
+    gone, held, next_one = (enrolled(site) for _ in range(3))
+    for machine in (gone, held, next_one):
+        ask(machine)
+        renewing = Renewing(machine)
+        renewing.finish(renewing.begin())
+    services.revoke_device(device_id=device_of(gone).id, actor="user:1", reason=Reason.CESSATION_OF_OPERATION)
+    services.suspend_device(device_id=device_of(held).id, actor="user:1")
+    assert issue_renewals(limit=1) == 1
+    assert [device_of(machine).key_epoch for machine in (gone, held, next_one)] == [1, 1, 2]
+    services.reinstate_device(device_id=device_of(held).id, actor="user:1")
+    assert issue_renewals(limit=1) == 1
+    assert device_of(held).key_epoch == 2
+
+
 @pytest.mark.parametrize("changes", [{"operation": "enrol", "renews": None, "epoch": 1, "claim_id": bytes(5)}])
 def test_an_enrolments_transcript_is_no_renewal(machine: Machine, changes: dict[str, Any]) -> None:
     ask(machine)
