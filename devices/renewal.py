@@ -279,6 +279,8 @@ def _conflict(device: Device, earlier: Renewal, digest: str) -> RenewalConflictE
     feed = device.site.federation.feed
     why = f"two renewals from the keys of epoch {earlier.parent_epoch}: somebody may have a copy"
     with transaction.atomic():
+        # The device's row first, as where certificates are made: who is making one now is waited for, and suspended.
+        Device.objects.select_for_update().get(pk=device.pk)
         # Every later branch rests on the same key, so it is in doubt as well.
         for renewal in device.renewals.filter(parent_epoch__gte=earlier.parent_epoch, state__in=_LIVING):
             apply_transition(
