@@ -92,6 +92,20 @@ def test_counts_are_added_in_batches_after_the_commit(federation: Federation, mo
     assert flushed == [1]
 
 
+def test_the_counts_of_a_fleet_are_added_in_a_few_statements(
+    site: Site, django_assert_max_num_queries: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = [enrolled(site) for _ in range(6)]
+    usage.flush_uses()
+    monkeypatch.setattr(usage, "_flushed_at", float("inf"))
+    for times, machine in enumerate(machines, start=1):
+        usage.count_use(key_of(machine).key_id, times)
+    with django_assert_max_num_queries(4):  # a transaction, its rows, their counts
+        usage.flush_uses()
+    assert [key_of(machine).uses for machine in machines] == [1, 2, 3, 4, 5, 6]
+    assert [key_of(machine, "signing").uses for machine in machines] == [0] * 6
+
+
 def test_a_key_that_nobody_has_is_counted_for_nobody(federation: Federation) -> None:
     usage.count_use("ff" * 32, 7)
     usage.flush_uses()
