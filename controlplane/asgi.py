@@ -1,8 +1,7 @@
 """HTTP and websocket routing of one web process.
 
 Order for HTTP: the device door takes its own addresses, the fast lane the status of certificates, Django gets the
-rest. The lifespan messages start the one
-subscription to the shared live channel when there are several processes.
+rest. The lifespan messages start the one subscription to the shared live channel when there are several processes.
 """
 
 import asyncio
@@ -11,9 +10,9 @@ from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 
-from django.core.asgi import get_asgi_application
+import django
 
-django_application = get_asgi_application()
+django.setup(set_prefix=False)
 
 # Django must be set up before anything that imports models.
 from channels.auth import AuthMiddlewareStack
@@ -24,6 +23,7 @@ from django.core.management.base import SystemCheckError
 from django.urls import path
 
 from controlplane.fast_lane import FastLane
+from controlplane.handler import SynchronousStack
 from controlplane.live import listen
 from controlplane.startup import require_sound_process
 from frontend.consumers import LiveConsumer
@@ -33,7 +33,7 @@ from latticeward.errors import LatticewardError
 from rounds.door import Door, bounded
 from rounds.endpoints import ROUTES
 
-_django = bounded(django_application, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+_django = bounded(SynchronousStack(), settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
 _lane = FastLane({STATUS_PATH: ocsp, f"{STATUS_PATH}/(?P<question>.+)": ocsp_by_address}, otherwise=_django)
 _routed = ProtocolTypeRouter(
     {
