@@ -30,6 +30,7 @@ from latticeward.trust import TrustStore, read_anchor
 
 # Between two questions for a certificate that is being made; the door's own long poll would need a shared channel.
 PAUSE_SECONDS: Final = 0.25
+ATTEMPTS: Final = 6
 
 
 class SimulatedDevice:
@@ -114,6 +115,17 @@ class SimulatedDevice:
         return await self._exchange("GET", path, None, (200, 202))
 
     async def _exchange(self, method: str, path: str, body: bytes | None, expected: tuple[int, ...]) -> Any:
+        """A signed request; like the agent, it is sent again, signed anew, when the server asks to come back."""
+        for attempt in range(ATTEMPTS):
+            status, answer = await self._once(method, path, body)
+            if status in expected:
+                return json.loads(answer)
+            if status < 429:
+                break
+            await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
+        raise RuntimeError(f"{method} {path} was answered {status}: {answer[:300]!r}")
+
+    async def _once(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
         host = server_address()
         sent = [("host", host), *([("content-type", "application/json")] if body is not None else [])]
         added = sign_request(
@@ -155,6 +167,4 @@ class SimulatedDevice:
             "server": ("127.0.0.1", 80),
         }
         await application(scope, receive, send)
-        if answer["status"] not in expected:
-            raise RuntimeError(f"{method} {path} was answered {answer['status']}: {answer['body'][:300]!r}")
-        return json.loads(answer["body"])
+        return int(answer["status"]), bytes(answer["body"])
