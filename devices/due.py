@@ -4,14 +4,14 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from devices.models import Device, Federation, RotatingDevice, Scope
 from devices.selectors import is_silent
 from keys.models import Key, Owner
 from latticeward.errors import MalformedMessageError
-from latticeward.lifecycle import DeviceState, KeyState, RotatingDeviceState
+from latticeward.lifecycle import DeviceState, KeyState, RotatingDeviceState, SuiteState
 from latticeward.renewal import RENEWAL_SHARE, SPREAD_SHARE
 
 OPEN = (RotatingDeviceState.WAITING, RotatingDeviceState.ASKED)
@@ -21,7 +21,7 @@ NAMED = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DueDevice:
-    """A device whose keys are due by its class's policy, or late with their own renewal."""
+    """A device whose keys are due by its class's policy or for their suite, or late with their own renewal."""
 
     device: Device
     reason: str
@@ -81,12 +81,18 @@ def eligible(rows: QuerySet[Device]) -> QuerySet[Device]:
 
 
 def due_devices(federation: Federation, *, now: datetime | None = None) -> list[DueDevice]:
-    """Active devices whose keys are too old or too much used for their class, or late with their own renewal.
+    """Active devices whose suite goes, whose keys are too old or too much used for their class, or late to renew.
 
+    A suite goes from the day that its retirement is announced: devices that came after the migration began, or were
+    suspended then, are found here.
     Late means: past the instant by which every agent has begun by itself, so something is wrong with this one.
     """
     now = now or timezone.now()
+    going = federation.suite_policies.filter(
+        suite=OuterRef("suite"), state__in=(SuiteState.RETIRING, SuiteState.RETIRED)
+    )
     devices = Device.objects.filter(site__federation=federation, state=DeviceState.ACTIVE)
+    devices = devices.annotate(suite_goes=Exists(going))
     rows = {str(row.id): row for row in devices.select_related("site", "device_class").order_by("site__name", "name")}
     keys = Key.objects.filter(owner=Owner.DEVICE, purpose="signing", state=KeyState.ACTIVE, subject_id__in=rows)
     times = {key.subject_id: key for key in keys.only("subject_id", "not_before_at", "not_after_at", "uses")}
@@ -95,7 +101,9 @@ def due_devices(federation: Federation, *, now: datetime | None = None) -> list[
         key = times.get(identity)
         if key is None or key.not_before_at is None or key.not_after_at is None:
             continue
-        if (due := _why(device, key, now)) is not None:
+        if device.suite_goes:  # type: ignore[attr-defined]
+            found.append(DueDevice(device=device, reason="suite", since=None, uses=key.uses))
+        elif (due := _why(device, key, now)) is not None:
             found.append(DueDevice(device=device, reason=due[0], since=due[1], uses=key.uses))
     return found
 

@@ -5,6 +5,7 @@ each one renews as it would by itself (``renewal.py``). So a device that is off 
 listed as a straggler meanwhile; it holds nobody else up, because only those asked a moment ago count against the limit.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ from controlplane.transitions import apply_transition, apply_transitions
 from devices import suites
 from devices.due import OPEN, blast_radius, due_devices, stragglers
 from devices.models import Device, Federation, RotatingDevice, Rotation, Scope
-from latticeward.errors import NotFoundError, StaleStateError, StateError
+from latticeward.errors import NotFoundError, StaleStateError, StateError, UnsupportedSuiteError
 from latticeward.lifecycle import ROTATING_DEVICE, ROTATION, DeviceState, RotatingDeviceState, RotationState
+
+logger = logging.getLogger(__name__)
 
 AT_ONCE: Final = 100
 AT_ONCE_LIMIT: Final = 1000
@@ -106,9 +109,7 @@ def start_rotation(
             ]
         )
         details = {"scope": scope, "value": value, "devices": len(asked), "cause": job.cause, "why": why}
-        record(
-            "rotation.started", actor=actor, feed=federation.feed, subject=("rotation", job.id), details=details
-        )
+        record("rotation.started", actor=actor, feed=federation.feed, subject=("rotation", job.id), details=details)
     return job
 
 
@@ -245,9 +246,18 @@ def _ask(job: Rotation, actor: str, now: datetime) -> None:
 
 
 def _finish(rows: list[RotatingDevice], job: Rotation, actor: str, now: datetime) -> None:
+    """New keys end a device's part, unless they are of the very suite that it is to leave: then it is asked again."""
+    again = [row for row in rows if job.cause == "retirement" and row.device.suite == job.scope_value]
+    for row in again:
+        row.from_epoch = row.device.key_epoch
+        if row.state == RotatingDeviceState.ASKED:
+            row.asked_at = now
+            asked = Device.objects.filter(pk=row.device_id)
+            asked.update(renewal_reason=job.cause, renewal_suite=row.suite)
+    RotatingDevice.objects.bulk_update(again, ["from_epoch", "asked_at"])
     for state in OPEN:
         apply_transitions(
-            [row for row in rows if row.state == state],
+            [row for row in rows if row.state == state and row not in again],
             ROTATING_DEVICE,
             "finish",
             actor=actor,
@@ -283,19 +293,33 @@ def note_renewed(device_ids: Collection[UUID], *, actor: str) -> None:
 
 
 def ask_due(federation: Federation, *, now: datetime | None = None) -> int:
-    """Ask the devices whose class wants new keys for their age or use; those that are late renew by themselves.
+    """Ask the devices whose suite goes, or whose class wants new keys for their age or use.
+
+    Those that are late renew by themselves, and those of a rotation are asked by it. One for which no suite is left
+    is told of in the log and keeps its keys: what its class asks for is for people to change.
 
     Returns:
         How many were asked.
     """
-    due = [row for row in due_devices(federation, now=now) if row.reason != "late" and not row.device.renewal_reason]
+    rotating = set(RotatingDevice.objects.filter(state__in=OPEN).values_list("device_id", flat=True))
+    due = [
+        row
+        for row in due_devices(federation, now=now)
+        if row.reason != "late" and not row.device.renewal_reason and row.device.id not in rotating
+    ]
     if not due:
         return 0
     accepted = suites.accepted_suites(now=now)
+    count = 0
     with transaction.atomic():
         for row in due:
             device = row.device
-            suite = suites.next_suite(device.device_class, present=device.suite, accepted=accepted)
+            leaving = device.suite if row.reason == "suite" else ""
+            try:
+                suite = suites.next_suite(device.device_class, present=device.suite, accepted=accepted, leaving=leaving)
+            except UnsupportedSuiteError as error:
+                logger.warning("device %s is due (%s) and cannot be asked: %s", device.id, row.reason, error)
+                continue
             asked = Device.objects.filter(pk=device.pk, renewal_reason="", state=DeviceState.ACTIVE)
             if asked.update(renewal_reason=f"policy_{row.reason}", renewal_suite=suite) != 1:
                 continue
@@ -307,7 +331,8 @@ def ask_due(federation: Federation, *, now: datetime | None = None) -> int:
                 subject=("device", device.id),
                 details={**details, "suite": suite},
             )
-    return len(due)
+            count += 1
+    return count
 
 
 def _move(rotation_id: UUID, event: str, actor: str, **columns: Any) -> Rotation:

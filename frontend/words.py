@@ -150,6 +150,7 @@ SUITE: Final[Mapping[str, Word]] = {
 }
 
 DUE: Final[Mapping[str, Word]] = {
+    "suite": Word("suite", "clock", "warn", "Its suite is retired, or will be."),
     "age": Word("age", "clock", "warn", "Older than its class allows."),
     "uses": Word("uses", "sum", "warn", "Used more often than its class allows."),
     "late": Word("late", "cross", "bad", "Should have renewed by itself. Look at the machine."),

@@ -107,7 +107,7 @@ class DueSerializer(serializers.Serializer[Any]):
     site = serializers.CharField()
     device_class = serializers.CharField()
     suite = serializers.CharField()
-    reason = serializers.ChoiceField(choices=["age", "uses", "late"])
+    reason = serializers.ChoiceField(choices=["suite", "age", "uses", "late"])
     since = serializers.DateTimeField(allow_null=True)
     uses = serializers.IntegerField()
 

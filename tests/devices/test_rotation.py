@@ -151,9 +151,7 @@ def test_a_device_that_is_revoked_leaves_the_rotation(machines: list[Machine], f
     assert (job.state, counts(job)) == ("completed", (0, 0, 2, 1))
 
 
-def test_a_suspended_device_is_asked_when_it_is_reinstated(
-    machines: list[Machine], federation_of: Federation
-) -> None:
+def test_a_suspended_device_is_asked_when_it_is_reinstated(machines: list[Machine], federation_of: Federation) -> None:
     job = rotation.start_rotation(federation=federation_of, scope="fleet", actor="user:1")
     services.suspend_device(device_id=device_of(machines[0]).id, actor="user:1")
     rotation.advance_rotations()
@@ -163,9 +161,7 @@ def test_a_suspended_device_is_asked_when_it_is_reinstated(
     assert counts(job) == (0, 3, 0, 0)
 
 
-def test_a_rotation_by_site_takes_that_hospital_only(
-    machines: list[Machine], federation_of: Federation
-) -> None:
+def test_a_rotation_by_site_takes_that_hospital_only(machines: list[Machine], federation_of: Federation) -> None:
     other = create_site(federation=federation_of, slug="hungary", name="Hungary", actor="user:1")
     alone = enrolled(other)
     job = start(federation_of, scope="site", value="hungary")
@@ -262,10 +258,9 @@ def test_the_last_suite_cannot_be_retired(machines: list[Machine], federation_of
     assert suites.accepted_suites() == ("hybrid",) and not Rotation.objects.exists()
 
 
-def retire(federation: Federation, *, days: float = 30) -> Rotation:
-    job = rotation.retire_suite(
-        federation=federation, suite="hybrid", retire_at=timezone.now() + timedelta(days=days), actor="user:1"
-    )
+def retire(federation: Federation, *, days: float = 30, **named: Any) -> Rotation:
+    retire_at = timezone.now() + timedelta(days=days)
+    job = rotation.retire_suite(federation=federation, suite="hybrid", retire_at=retire_at, actor="user:1", **named)
     assert job is not None
     rotation.advance_rotations()
     job.refresh_from_db()
@@ -286,6 +281,51 @@ def test_retiring_a_suite_migrates_every_device_that_uses_it(
     assert {machine.keys.signing.verify_key.algorithm for machine in after} == {"mldsa87-p384"}
     standing = {row.suite.id: (row.state, row.devices) for row in suites.standings(federation_of)}
     assert (standing["hybrid"], standing["high"]) == (("retiring", 0), ("accepted", 3))
+
+
+def test_keys_of_the_suite_that_goes_do_not_count_as_migrated(
+    machines: list[Machine], federation_of: Federation
+) -> None:
+    suites.accept_suite(federation=federation_of, suite="high", actor="user:1")
+    job = retire(federation_of, at_once=1)
+    for machine in machines:  # one is asked, two wait; all were about to renew by themselves
+        Device.objects.filter(pk=device_of(machine).pk, renewal_reason="").update(renewal_reason="own")
+        renewing = Renewing(machine, "hybrid")
+        renewing.finish(renewing.begin())
+        issue_renewals()
+    rotation.advance_rotations()
+    assert counts(job) == (2, 1, 0, 0)
+    assert Device.objects.filter(renewal_reason="retirement", renewal_suite="high", key_epoch=2).count() == 1
+
+
+def test_devices_that_the_migration_missed_are_asked_by_the_heartbeat(
+    machines: list[Machine], site: Site, federation_of: Federation
+) -> None:
+    suites.accept_suite(federation=federation_of, suite="high", actor="user:1")
+    held = device_of(machines[0])
+    services.suspend_device(device_id=held.id, actor="user:1")
+    retire(federation_of)
+    newcomer = device_of(enrolled(site))
+    services.reinstate_device(device_id=held.id, actor="user:1")
+    assert {row.reason for row in due_devices(federation_of)} == {"suite"}
+    assert rotation.ask_due(federation_of) == 2
+    asked = Device.objects.filter(renewal_reason="policy_suite", renewal_suite="high")
+    assert set(asked.values_list("id", flat=True)) == {held.id, newcomer.id}
+    assert rotation.ask_due(federation_of) == 0
+
+
+def test_a_device_for_which_no_suite_is_left_keeps_no_others_from_being_asked(
+    machines: list[Machine], federation_of: Federation, caplog: pytest.LogCaptureFixture
+) -> None:
+    DeviceClass.objects.update(rotate_after_uses=1)
+    strict = DeviceClass.objects.get(federation=federation_of, slug="imaging")
+    Device.objects.filter(pk=device_of(machines[0]).pk).update(device_class=strict)
+    DeviceClass.objects.filter(pk=strict.pk).update(suite_floor="high", default_suite="high")
+    for machine in machines:
+        use(machine, 1)
+    assert rotation.ask_due(federation_of) == 2
+    assert device_of(machines[0]).renewal_reason == ""
+    assert "cannot be asked" in caplog.text
 
 
 def test_after_its_date_a_suite_makes_nothing_new_and_a_straggler_may_still_leave_it(
