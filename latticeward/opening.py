@@ -15,15 +15,18 @@ from latticeward.crypto.composite import CompositeVerifyKey
 from latticeward.crypto.envelope import open_envelope, parse_envelope, verify_envelope
 from latticeward.crypto.kem import DecapsulationKey
 from latticeward.crypto.signing import Purpose
-from latticeward.errors import WrongContextError
+from latticeward.errors import NormExceededError, WrongContextError
 from latticeward.plan import RoundPlan
 from latticeward.protection import PROTECTIONS
 from latticeward.updates.encoding import FixedPointCodec
+from latticeward.updates.metrics import METRICS
 from latticeward.updates.ring import RingVector
 
 # As whom a round's key opens: the same words on both sides.
 ROUND_ROLE: Final = "round"
 ROUND_EPOCH: Final = 1
+# More than any hospital measures a model on; those of the largest cohort still add up to less than 2^53.
+MOST_EXAMPLES: Final = 2**32
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class RoundOpening:
         1. The header names this federation, round, plan, base model, direction and suite, and the device's key.
         2. The composite signature over header and body verifies under that key.
         3. The envelope opens with the round's key.
-        4. Length, ring and range of the vector are the plan's.
+        4. Length, ring and range of the vector are the plan's, and its counts are of a metric that can be.
 
         Args:
             raw: the whole envelope; it must stay as it is until the call returns.
@@ -118,6 +121,7 @@ class RoundOpening:
 
         # 4
         vector = PROTECTIONS[self.plan.protection].read_contribution(opened.plaintext, self.codec)
+        self._require_possible(vector[-self.plan.metric_size :])
         return OpenedContribution(
             vector,
             {
@@ -126,3 +130,8 @@ class RoundOpening:
                 "validate": time.perf_counter() - opened_at,
             },
         )
+
+    def _require_possible(self, counts: RingVector) -> None:
+        # Sums of what contradicts itself, or of more than numbers in messages hold, would end the round for everybody.
+        if METRICS[self.plan.metric].summarise(counts).examples > MOST_EXAMPLES:
+            raise NormExceededError(f"a metric of more than {MOST_EXAMPLES} examples")

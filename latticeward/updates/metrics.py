@@ -92,7 +92,8 @@ def binned_auc(histogram: NDArray[Any]) -> float | None:
     """
     if histogram.ndim != 1 or histogram.size == 0 or histogram.size % 2:
         raise LayoutMismatchError("a score histogram has as many bins for each of two classes")
-    negatives, positives = histogram.astype(np.int64).reshape(2, -1)
+    # Python's integers: a device may claim counts up to the ring's bound, and their products do not fit 64 bits.
+    negatives, positives = histogram.astype(object).reshape(2, -1)
     pairs = int(negatives.sum()) * int(positives.sum())
     if pairs == 0:
         return None
@@ -124,7 +125,7 @@ def accuracy_counts(scores: NDArray[Any], labels: NDArray[Any]) -> CountVector:
 
 def _summarise_histogram(counts: NDArray[Any]) -> MetricSummary:
     value = binned_auc(counts)
-    classes = counts.astype(np.int64).reshape(2, -1).sum(axis=1)
+    classes = counts.astype(object).reshape(2, -1).sum(axis=1)
     return MetricSummary(value=value, examples=int(classes.sum()), smallest_class=int(classes.min()))
 
 

@@ -21,8 +21,8 @@ from latticeward.aggregation import AGGREGATORS
 from latticeward.crypto.signing import Purpose
 from latticeward.errors import (
     CohortTooCloseError,
+    ContributionError,
     KMinimumError,
-    NonFiniteUpdateError,
     QuorumNotMetError,
     UnsupportedSuiteError,
 )
@@ -64,7 +64,7 @@ def aggregate_round(round_id: UUID) -> bool:
     try:
         _prepare(current)
     except (
-        NonFiniteUpdateError,
+        ContributionError,
         QuorumNotMetError,
         KMinimumError,
         CohortTooCloseError,

@@ -1,6 +1,7 @@
 """What a broken or dishonest device can send, and what it gets. A refusal is a recorded outcome with a stable code."""
 
 import secrets
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ from latticeward.crypto.envelope import EnvelopeHeader, Recipient, parse_envelop
 from latticeward.crypto.keys import EncapsulationKey
 from latticeward.crypto.signing import Purpose
 from latticeward.errors import MalformedMessageError, NotPermittedError, ReplayError, StateError, WrongContextError
-from latticeward.lifecycle import ParticipantState
+from latticeward.lifecycle import ParticipantState, RoundState
 from latticeward.opening import codec_of
+from latticeward.updates.metrics import METRICS
 from rounds.models import Contribution, Participant, Round, Submission
-from rounds.services import coordination, intake
+from rounds.services import coordination, intake, trainings
+from rounds.views import plan_for
 from tests.rounds.cohort import Cohort, Hospital
+from tests.rounds.test_dropouts import make_due
 
 pytestmark = pytest.mark.django_db
 
@@ -251,3 +255,45 @@ def test_bytes_that_are_no_envelope_leave_nothing_behind(cohort: Cohort) -> None
 
 def _digest(envelope: bytes) -> str:
     return parse_envelope(envelope, limit_bytes=len(envelope)).signed_digest.hex()
+
+
+def measured_by(cohort: Cohort, metric: str, ring_bits: int) -> Round:
+    """A round of the heart job that collects and is measured otherwise."""
+    plan = replace(
+        plan_for({"job": "heart", "plan": {"ring_bits": ring_bits}}, cohort.federation),
+        metric=metric,
+        metric_size=METRICS[metric].size,
+    )
+    training = trainings.open_training(federation=cohort.federation, plan=plan, actor="user:1")
+    trainings.sign_training(training.id)
+    return cohort.collecting(training)
+
+
+@pytest.mark.parametrize(
+    ("metric", "ring_bits", "counts", "code"),
+    [
+        ("accuracy", 32, [5, 3], "layout_mismatch"),
+        ("accuracy", 64, [0, 2**33], "norm_exceeded"),
+        ("auc", 64, [2**50] * 512, "norm_exceeded"),
+    ],
+    ids=["more right answers than answers", "more examples than anybody has", "more patients than anybody has"],
+)
+def test_counts_that_cannot_be_are_refused_and_spoil_nobody_elses_round(
+    cohort: Cohort, metric: str, ring_bits: int, counts: list[int], code: str
+) -> None:
+    current = measured_by(cohort, metric, ring_bits)
+    codec = codec_of(current.training.round_plan)
+    honest = np.zeros(codec.length, dtype=codec.dtype)
+    honest[codec.size] = min(round(codec.weight_unit), codec.bound)
+    honest[codec.size + 1 :] = 20
+    lie = honest.copy()
+    lie[codec.size + 1 :] = counts
+    liar, *others = cohort.hospitals
+    first = liar.submit(current, sealed(current, liar, lie.tobytes()))
+    others_sent = [hospital.submit(current, sealed(current, hospital, honest.tobytes())) for hospital in others]
+    intake.process_update(first.id)  # takes up all that wait
+    first.refresh_from_db()
+    assert (first.outcome, first.code) == ("refused", code)
+    make_due(current)
+    published = cohort.publish(current)
+    assert published.state == RoundState.PUBLISHED and Contribution.objects.count() == len(others_sent)

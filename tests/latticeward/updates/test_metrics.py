@@ -91,3 +91,12 @@ def test_measured_counts_have_the_declared_size(name: str) -> None:
     metric = METRICS[name]
     counts = metric.measure(np.array([0.25, 0.75]), np.array([0, 1]))
     assert metric.name == name and counts.dtype == np.uint32 and counts.shape == (metric.size,)
+
+
+def test_the_area_under_counts_of_any_size_is_exact() -> None:
+    even = np.full(512, 2**31 - 1, dtype=np.int64)
+    assert binned_auc(even) == 0.5
+    apart = np.zeros(512, dtype=np.int64)
+    apart[0] = apart[511] = 2**62
+    summary = METRICS["auc"].summarise(apart)
+    assert (summary.value, summary.examples, summary.smallest_class) == (1.0, 2**63, 2**62)
