@@ -1,5 +1,6 @@
 """Devices vanish, are revoked, or come late; the round ends by its deadline with the others or says why not."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import numpy as np
@@ -19,7 +20,7 @@ from rounds.services import aggregation, coordination, intake, trainings
 from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.partials import load_partial
 from rounds.services.retention import RECOMPUTATION_WINDOW, destroy_round_keys
-from rounds.storage import delete_blob
+from rounds.storage import blob_path, delete_blob
 from rounds.views import plan_for
 from tests.devices.machine import enrolled
 from tests.rounds.cohort import Cohort, Hospital
@@ -195,10 +196,19 @@ def test_two_machines_of_one_hospital_are_one_hospital_for_k(cohort: Cohort) -> 
     assert cohort.look(current).failure_code == "k_minimum_not_met"
 
 
-def test_a_device_that_cannot_be_taken_out_keeps_the_round_from_closing_and_not_from_ending(cohort: Cohort) -> None:
+def flip_a_bit(name: str) -> None:
+    raw = bytearray(blob_path(name).read_bytes())
+    raw[-4000] ^= 1  # in the body, before the signature
+    blob_path(name).write_bytes(raw)
+
+
+@pytest.mark.parametrize("spoil", [delete_blob, flip_a_bit, lambda name: blob_path(name).write_bytes(b"no envelope")])
+def test_a_device_that_cannot_be_taken_out_keeps_the_round_from_closing_and_not_from_ending(
+    cohort: Cohort, spoil: Callable[[str], object]
+) -> None:
     current = cohort.collecting(cohort.train())
     submissions = [hospital.contribute(current) for hospital in cohort.hospitals]
-    delete_blob(submissions[0].blob)
+    spoil(submissions[0].blob)
     suspend_device(device_id=cohort.hospitals[0].device.id, actor="user:1", why="lost")
     assert coordination.advance_round(current.id) is None
     make_due(current, by=GRACE)
