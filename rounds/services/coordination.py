@@ -14,7 +14,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from controlplane.transitions import apply_transition
-from devices.models import Device
+from devices.models import Device, Federation
 from keys.services import sign_with
 from latticeward.crypto.signing import Purpose
 from latticeward.errors import (
@@ -174,6 +174,8 @@ def _try_to_exclude(round_id: UUID) -> bool:
 
 def _unless_it_shows_too_much(current: Round, decision: Decision) -> Decision:
     """The freeze, or the end of a round whose sum may not be opened."""
+    # One freeze at a time: of two that look at once, neither would see the other's members.
+    Federation.objects.select_for_update(no_key=True).get(pk=current.training.federation_id)
     try:
         require_hiding(current, current.training.round_plan)
     except (QuorumNotMetError, KMinimumError, CohortTooCloseError) as error:

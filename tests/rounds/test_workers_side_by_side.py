@@ -1,6 +1,7 @@
 """Several workers at once on PostgreSQL: what is counted is counted once, whoever comes first."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,13 +16,16 @@ from devices.services import suspend_device
 from latticeward.errors import LatticewardError
 from latticeward.lifecycle import ParticipantState, RoundState
 from latticeward.opening import codec_of
+from latticeward.plan import RoundPlan
 from latticeward.updates.ring import accumulate
 from rounds.models import Contribution, ModelVersion, Partial, Round
 from rounds.services import aggregation, coordination, intake, merging, trainings
+from rounds.services.cohorts import require_hiding
 from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.partials import load_partial
 from rounds.services.recomputation import recompute_round
 from tests.rounds.cohort import Cohort
+from tests.rounds.test_dropouts import make_due
 from tests.rounds.test_partials import accept_in_slots, sum_of
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
@@ -115,6 +119,26 @@ def test_a_suspension_during_intake_ends_in_or_out_and_never_between(cohort: Coh
     assert states.pop(device.id) == ParticipantState.EXCLUDED
     assert set(states.values()) == {ParticipantState.ACCEPTED}
     assert Contribution.objects.count() == 3
+
+
+def test_of_two_close_cohorts_that_are_fixed_at_once_one_is_opened(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = []
+    for members in ([0, 1, 2], [0, 1, 3]):
+        current = cohort.collecting(cohort.train())
+        for number in members:
+            cohort.hospitals[number].contribute(current)
+        make_due(current)
+        rounds.append(current)
+
+    def look_and_linger(current: Round, plan: RoundPlan) -> None:
+        require_hiding(current, plan)
+        time.sleep(0.5)  # so that the other one looks before this one's members are fixed
+
+    monkeypatch.setattr(coordination, "require_hiding", look_and_linger)
+    events = together(*(lambda current=current: coordination.advance_round(current.id) for current in rounds))
+    assert sorted(events) == ["begin_aggregating", "fail"]
 
 
 def test_a_training_opened_by_many_at_once_has_one_round(cohort: Cohort) -> None:
