@@ -47,7 +47,9 @@ def revoke_model(*, model_id: UUID, actor: str, reason: str) -> ModelVersion:
 
 def _end(model: ModelVersion, event: str, *, actor: str, reason: str) -> None:
     training = model.training
-    newest = training.models.order_by("-number").values_list("id", flat=True).first()
+    # One that was prepared and never published is none: the training goes on from the version before it.
+    published = training.models.filter(signed_manifest__isnull=False).order_by("-number")
+    newest = published.values_list("id", flat=True).first()
     # Agents never go back to an older version, so a running training cannot step around its newest one.
     if training.state not in TRAINING.terminal and newest == model.id:
         raise ModelUnusableError("Its training is running and goes on from this version: stop the training first.")

@@ -191,3 +191,23 @@ def test_the_version_that_a_running_training_goes_on_from_stays(training: Traini
     for end in (retire_model, revoke_model):
         with pytest.raises(ModelUnusableError, match="stop the training"):
             end(model_id=model.id, actor=OLIVE, reason="no")
+
+
+def test_a_version_that_was_never_published_does_not_stand_in_for_the_one_that_a_training_goes_on_from(
+    training: Training,
+) -> None:
+    running = scene.make_training(training.federation)
+    scene.run_round(running, 0.6)
+    model = running.models.get()
+    running.models.create(  # of a round that failed after its result was prepared
+        number=2,
+        weights_digest=bytes(32),
+        base_model_digest=bytes(32),
+        manifest=b"manifest",
+        header=b"header",
+        body_blob="00",
+        body_bytes=1,
+        wrapped_content_key=b"key",
+    )
+    with pytest.raises(ModelUnusableError, match="stop the training"):
+        revoke_model(model_id=model.id, actor=OLIVE, reason="no")
