@@ -98,22 +98,8 @@ def compute_difference(difference_id: str) -> None:
 @shared_task(queue="aggregate")
 def sweep() -> None:
     """Move every round by its clock and enqueue again what a crash left behind."""
-    doubt.mark_doubtful()
-    for training_id in Training.objects.filter(state=TrainingState.SIGNING).values_list("id", flat=True):
-        sign_training.delay(str(training_id))
-        advance_training.delay(str(training_id))  # fails it when nobody has signed in time
-    for training_id in Training.objects.filter(state=TrainingState.RUNNING).values_list("id", flat=True):
-        advance_training.delay(str(training_id))
-    aliases.expire_moves()
-    exports.expire_exports()
     # What is younger than this is most likely under way.
     before = timezone.now() - timedelta(seconds=3)
-    asked = ModelExport.objects.filter(state=ModelExportState.REQUESTED, requested_at__lt=before)
-    for export_id in asked.values_list("id", flat=True):
-        make_export.delay(str(export_id))
-    unanswered = ModelDifference.objects.filter(computed_at__isnull=True, requested_at__lt=before)
-    for difference_id in unanswered.values_list("id", flat=True):
-        compute_difference.delay(str(difference_id))
     waiting = Submission.objects.filter(
         outcome="",
         received_at__lt=before,
@@ -130,6 +116,21 @@ def sweep() -> None:
         elif state == RoundState.AGGREGATING and closed_at and max(closed_at, claimed_until or closed_at) < before:
             aggregate_round.delay(str(round_id))
         advance_round.delay(str(round_id))
+    for training_id in Training.objects.filter(state=TrainingState.SIGNING).values_list("id", flat=True):
+        sign_training.delay(str(training_id))
+        advance_training.delay(str(training_id))  # fails it when nobody has signed in time
+    for training_id in Training.objects.filter(state=TrainingState.RUNNING).values_list("id", flat=True):
+        advance_training.delay(str(training_id))
+    # Rounds come first: nothing that fails below may keep one from its end.
+    doubt.mark_doubtful()
+    aliases.expire_moves()
+    exports.expire_exports()
+    asked = ModelExport.objects.filter(state=ModelExportState.REQUESTED, requested_at__lt=before)
+    for export_id in asked.values_list("id", flat=True):
+        make_export.delay(str(export_id))
+    unanswered = ModelDifference.objects.filter(computed_at__isnull=True, requested_at__lt=before)
+    for difference_id in unanswered.values_list("id", flat=True):
+        compute_difference.delay(str(difference_id))
     uploads.sweep_uploads()
 
 

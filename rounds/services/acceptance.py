@@ -141,14 +141,16 @@ def _require_countable(opened: list[OpenedSubmission]) -> None:
 
 def _countable(opened: list[OpenedSubmission]) -> list[OpenedSubmission]:
     # The devices as they stand now, with the key epoch that verified: one that was revoked meanwhile is not counted.
-    rows = Participant.objects.filter(
-        pk__in=[submission.participant_id for submission, _ in opened],
-        state=ParticipantState.SUBMITTED,
-        round__state=RoundState.COLLECTING,
-        device__state=DeviceState.ACTIVE,
+    # Nor is what another worker refused after our lease, even if its device has sent something else since.
+    rows = Submission.objects.filter(
+        pk__in=[submission.pk for submission, _ in opened],
+        outcome="",
+        participant__state=ParticipantState.SUBMITTED,
+        participant__round__state=RoundState.COLLECTING,
+        participant__device__state=DeviceState.ACTIVE,
     )
-    epochs = dict(rows.values_list("id", "device__key_epoch"))
-    return [pair for pair in opened if epochs.get(pair[0].participant_id) == pair[0].participant.device.key_epoch]
+    epochs = dict(rows.values_list("id", "participant__device__key_epoch"))
+    return [pair for pair in opened if epochs.get(pair[0].pk) == pair[0].participant.device.key_epoch]
 
 
 def _about(submission: Submission) -> dict[str, object]:

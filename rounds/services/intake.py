@@ -199,6 +199,7 @@ def process_update(submission_id: UUID) -> UUID | None:
     if not waiting:
         return None
     counted = 0
+    stuck: list[UUID] = []
     try:
         opened: list[tuple[Submission, OpenedContribution]] = []
         opening = opening_of(waiting[0].participant.round)
@@ -208,18 +209,22 @@ def process_update(submission_id: UUID) -> UUID | None:
             if key is None:
                 # The device lost its keys after the door let it in: the round's next step excludes it, by name.
                 logger.info("submission %s: its device has no active signing key", one.id)
+                stuck.append(one.id)
                 continue
             try:
                 opened.append((one, open_submission(one, opening, key)))
             except (ProtocolError, VerificationError, DecryptionError, ContributionError, KeyUsageError) as error:
                 _refuse_if_waiting(one, error.code)
             except Exception:
-                # Ours, or the storage's: this one waits for the next sweep, and holds none of the others up.
+                # Ours, or the storage's: this one waits, and holds none of the others up.
                 logger.exception("submission %s could not be opened", one.id)
+                stuck.append(one.id)
         counted = accept_updates(opened, slot=slot)
     finally:
-        if counted < len(waiting):
-            Submission.objects.filter(claim=claim, outcome="").update(claim=None, claimed_until=None)
+        # What is stuck keeps its lease: taken up again at once, it would come before all that arrived later.
+        if counted + len(stuck) < len(waiting):
+            undecided = Submission.objects.filter(claim=claim, outcome="").exclude(pk__in=stuck)
+            undecided.update(claim=None, claimed_until=None)
     return round_id
 
 

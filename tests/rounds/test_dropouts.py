@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from keys.models import Reason
 from latticeward.errors import IncompatiblePlanError, LatticewardError
 from latticeward.lifecycle import ParticipantState, RoundState, TrainingState
 from latticeward.messages import RoundRecord
-from latticeward.opening import codec_of
+from latticeward.opening import OpenedContribution, codec_of
 from latticeward.updates.ring import accumulate
-from rounds.models import Contribution, Partial, Participant, Round
+from rounds import tasks
+from rounds.models import Contribution, Partial, Participant, Round, Submission
 from rounds.policy import GRACE
-from rounds.services import aggregation, coordination, intake, trainings
+from rounds.services import acceptance, aggregation, coordination, intake, trainings
 from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.partials import load_partial
 from rounds.services.retention import RECOMPUTATION_WINDOW, destroy_round_keys
@@ -264,3 +266,45 @@ def test_an_aborted_rounds_key_and_partial_sums_are_destroyed_too(cohort: Cohort
 def test_a_stage_of_impossible_length_is_refused_before_it_is_signed(cohort: Cohort, seconds: object) -> None:
     with pytest.raises(IncompatiblePlanError):
         cohort.train(stage_seconds={"collecting": seconds})
+
+
+def test_updates_that_cannot_be_read_hold_up_none_that_came_after_them(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "BATCH", 2)
+    current = cohort.collecting(cohort.train())
+    submissions = [hospital.submit(current, hospital.prepare(current)) for hospital in cohort.hospitals]
+    for submission in submissions[:2]:
+        delete_blob(submission.blob)
+    for _ in range(2):
+        intake.process_update(submissions[3].id)
+    assert states(current) == ["accepted", "accepted", "submitted", "submitted"]
+
+
+def test_what_was_refused_is_not_counted_by_a_worker_that_opened_it_before(cohort: Cohort) -> None:
+    current = cohort.collecting(cohort.train())
+    hospital = cohort.hospitals[0]
+    first = hospital.submit(current, hospital.prepare(current))
+    [held], slot = intake._claim_waiting(current.id, uuid4())
+    opened = OpenedContribution(reopen_submission(held, opening_of(current)).vector)
+    acceptance.refuse_update(Submission.objects.select_related("participant__round").get(pk=first.pk), "key_usage")
+    second = hospital.submit(current, hospital.prepare(current))
+    acceptance.accept_updates([(held, opened)], slot=slot)
+    first.refresh_from_db()
+    assert first.outcome == "refused" and not Contribution.objects.exists()
+    intake.process_update(second.id)
+    assert Contribution.objects.get().submission_id == second.id
+
+
+def test_a_failing_house_keeping_step_keeps_no_round_from_its_end(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = cohort.collecting(cohort.train())
+    make_due(current, by=GRACE)
+    asked: list[str] = []
+    monkeypatch.setattr(tasks.advance_round, "delay", asked.append)
+    monkeypatch.setattr(tasks.advance_training, "delay", lambda _: None)
+    monkeypatch.setattr(tasks.exports, "expire_exports", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tasks.sweep()
+    assert asked == [str(current.id)]
