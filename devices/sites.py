@@ -49,13 +49,14 @@ def create_site(*, federation: Federation, slug: str, actor: str, **facts: str) 
         facts: the attributes of ``SiteFacts``; ``name`` is needed.
 
     Raises:
-        InvalidValueError: the slug is not a DNS label, or a fact cannot be.
+        InvalidValueError: the slug is not a DNS label, or a fact cannot be, or another hospital has the name.
     """
     if _SLUG.fullmatch(slug) is None:
         raise InvalidValueError("The slug of a hospital holds lower-case letters, digits and hyphens.")
     given = SiteFacts(**facts)
     validate_facts(given)
     with transaction.atomic():
+        _require_own_name(federation, slug, given.name)
         site, is_new = Site.objects.get_or_create(
             federation=federation, slug=slug, defaults={**asdict(given), "created_at": timezone.now()}
         )
@@ -86,6 +87,8 @@ def change_site(*, site_id: UUID, changes: dict[str, Any], actor: str) -> Site:
         before = asdict(facts_of(site))
         facts = SiteFacts(**{**before, **changes})
         validate_facts(facts)
+        if facts.name != before["name"]:
+            _require_own_name(site.federation, site.slug, facts.name)
         changed = {name: value for name, value in asdict(facts).items() if value != before[name]}
         if changed:
             for name, value in changed.items():
@@ -104,6 +107,14 @@ def change_site(*, site_id: UUID, changes: dict[str, Any], actor: str) -> Site:
                 },
             )
     return site
+
+
+def _require_own_name(federation: Federation, slug: str, name: str) -> None:
+    # A round record knows hospitals by their names: two of one name would be one, and agents would refuse the record.
+    Federation.objects.select_for_update(no_key=True).get(pk=federation.pk)
+    namesakes = Site.objects.filter(federation=federation, name__iexact=name).exclude(slug=slug)
+    if namesakes.exists():
+        raise InvalidValueError("Another hospital has this name. Add its place, so that round records tell them apart.")
 
 
 def get_site(site_id: UUID) -> Site:

@@ -37,6 +37,17 @@ def test_changing_nothing_is_no_event(site: Site) -> None:
     assert not AuditEntry.objects.filter(event="site.changed").exists()
 
 
+def test_two_hospitals_have_two_names_since_records_know_them_by_nothing_else(site: Site) -> None:
+    for name in (site.name, site.name.upper()):
+        with pytest.raises(InvalidValueError, match="Another hospital has this name"):
+            sites.create_site(federation=site.federation, slug="other", name=name, actor="user:1")
+    other = sites.create_site(federation=site.federation, slug="other", name="Other", actor="user:1")
+    with pytest.raises(InvalidValueError, match="Another hospital has this name"):
+        sites.change_site(site_id=other.id, changes={"name": site.name}, actor="user:1")
+    assert sites.create_site(federation=site.federation, slug=site.slug, name=site.name, actor="user:1") == site
+    sites.change_site(site_id=site.id, changes={"name": site.name.upper()}, actor="user:1")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
