@@ -167,6 +167,9 @@ class RoundPlan:
             "the size of a draw lies between the quorum, or no round could publish, and the cohort bound": (
                 cohort.rule == "draw" and not self.quorum <= cohort.size <= self.cohort_bound
             ),
+            "the weight cap and the cohort bound leave room for fewer patients than the k-minimum asks for": (
+                self.weight_rule == "examples" and self.cohort_bound * self.weight_cap < self.k_patients
+            ),
             "the cohort names fewer hospitals than the k-minimum asks for": (
                 cohort.rule == "sites" and len(cohort.sites) < self.k_hospitals
             ),

@@ -42,6 +42,7 @@ IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "no other rule names any": {"cohort": CohortRule(sites=("cleveland",))},
     "no other rule has one": {"cohort": CohortRule(size=3)},
     "the size of a draw": {"cohort": CohortRule(rule="draw", size=2)},
+    "room for fewer patients than the k-minimum": {"weight_cap": 0.5},
     "fewer hospitals than the k-minimum": {"cohort": CohortRule(rule="sites", sites=("cleveland", "hungary"))},
     "a least improvement needs a patience": {"stop": StopRule(min_delta=0.01)},
     "the target lies above 0": {"stop": StopRule(target=1.5)},
