@@ -128,3 +128,11 @@ def blob_path(name: str) -> Path:
 def delete_blob(name: str) -> None:
     """Remove a blob if it is there."""
     _path(name).unlink(missing_ok=True)
+
+
+def is_older(path: Path, than: float) -> bool:
+    """Whether a file or folder is there and was last written before ``than`` (unix seconds)."""
+    try:
+        return path.stat().st_mtime < than
+    except FileNotFoundError:  # it was moved to its place, or deleted, since it was seen
+        return False

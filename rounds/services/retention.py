@@ -13,7 +13,7 @@ from django.utils import timezone
 from controlplane.audit.services import record
 from rounds.models import ModelExport, ModelVersion, Partial, Round, Submission
 from rounds.services.uploads import sweep_orphaned_chunks
-from rounds.storage import delete_blob
+from rounds.storage import delete_blob, is_older
 
 RECOMPUTATION_WINDOW: Final = timedelta(days=7)
 # A worker stores first and commits then; an orphan this old is no work in flight.
@@ -53,11 +53,11 @@ def sweep_orphaned_blobs() -> int:
     before = time.time() - ORPHAN_AGE.total_seconds()
     removed = 0
     for path in Path(settings.BLOB_DIR).glob("??/*"):
-        if path.name not in named and path.stat().st_mtime < before:
+        if path.name not in named and is_older(path, before):
             delete_blob(path.name)
             removed += 1
     for path in (Path(settings.BLOB_DIR) / "incoming").glob("*"):
-        if path.stat().st_mtime < before:
+        if is_older(path, before):
             path.unlink(missing_ok=True)
             removed += 1
     return removed + sweep_orphaned_chunks(before)

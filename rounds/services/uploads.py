@@ -31,7 +31,7 @@ from rounds.chunks import FOLDER, chunks_held, forget_chunks, read_chunks, write
 from rounds.models import Submission, Upload
 from rounds.services.coordination import participant_of
 from rounds.services.intake import envelope_limit, require_submitter
-from rounds.storage import BlobWriter
+from rounds.storage import BlobWriter, is_older
 
 UPLOADS_PER_DEVICE: Final = 2
 LONGEST_LIFE: Final = timedelta(hours=24)
@@ -169,7 +169,7 @@ def sweep_orphaned_chunks(before: float) -> int:
     named = {identity.hex for identity in Upload.objects.values_list("id", flat=True)}
     removed = 0
     for folder in (Path(settings.BLOB_DIR) / FOLDER).glob("*"):
-        if folder.name not in named and folder.stat().st_mtime < before:
+        if folder.name not in named and is_older(folder, before):
             forget_chunks(UUID(folder.name))
             removed += 1
     return removed

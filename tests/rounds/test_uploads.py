@@ -395,3 +395,13 @@ def test_folders_that_no_upload_names_are_swept_when_they_are_old(sender: Sender
         os.utime(folder, (time.time() - 7200,) * 2)
     assert sweep_orphaned_blobs() == 1
     assert files() == ["0"]
+
+
+def test_a_file_that_vanishes_under_the_sweep_does_not_stop_it(sender: Sender) -> None:
+    incoming = Path(present.BLOB_DIR) / "incoming"
+    incoming.mkdir(parents=True, exist_ok=True)
+    (incoming / "moved").symlink_to(incoming / "away")  # listed, and not there when it is looked at
+    chunks.write_chunk(uuid4(), 0, b"orphan")
+    for folder in (Path(present.BLOB_DIR) / chunks.FOLDER).iterdir():
+        os.utime(folder, (time.time() - 7200,) * 2)
+    assert sweep_orphaned_blobs() == 1
