@@ -13,7 +13,7 @@ def require_promises(record: RoundRecord, plan: RoundPlan, *, k_hospitals: int =
     2. It counts as many updates as it lists as accepted, a quorum at least.
     3. They come from enough hospitals, by the names in its rows; the server's word is all there is for a name.
     4. A pooled metric is the plan's, with enough hospitals and patients behind it.
-    5. A hospital's own metric is shown only if the plan releases it, and of an accepted update.
+    5. A hospital's own metric is shown only if the plan releases it, of an accepted update and of enough patients.
 
     Args:
         k_hospitals: a reader's own k, where it is higher than the plan's.
@@ -57,4 +57,10 @@ def _first_broken(record: RoundRecord, plan: RoundPlan, k_hospitals: int) -> str
     shown = [row for row in record.participants if row["metric"] is not None]
     if shown and not (plan.release.hospital_metrics and all(row in accepted for row in shown)):
         return "the record shows a hospital's own metric that the plan does not release"
+    if any(not _enough(row["metric"].get("patients"), plan.release.patients_per_class) for row in shown):
+        return "the record shows a hospital's own metric of fewer patients than the plan asks for"
     return ""
+
+
+def _enough(patients: object, least: int) -> bool:
+    return isinstance(patients, int) and patients >= least

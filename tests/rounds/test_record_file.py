@@ -23,6 +23,7 @@ from latticeward.errors import (
     UntrustedIssuerError,
 )
 from latticeward.messages import RoundRecord
+from latticeward.plan_parts import MetricRelease
 from latticeward.record_file import RecordFile, verify_record_file
 from latticeward.record_words import say_record
 from latticeward.records import require_promises
@@ -137,6 +138,16 @@ def test_a_hospital_s_metric_that_the_plan_does_not_release_breaks_it(published:
     shown = tuple({**row, "metric": {"name": "auc", "value": 0.8, "patients": 60}} for row in record.participants)
     with pytest.raises(LedgerError, match="does not release"):
         require_promises(replace(record, participants=shown), published.training.round_plan)
+
+
+@pytest.mark.parametrize("patients", [19, "many"])
+def test_a_released_metric_of_too_few_patients_breaks_it(published: Round, patients: object) -> None:
+    record = RoundRecord.from_bytes(bytes(published.record))
+    release = MetricRelease(hospital_metrics=True, patients_per_class=20)
+    rows = [row for row in record.participants if row["outcome"] == "accepted"]
+    shown = tuple({**row, "metric": {"name": "auc", "value": 0.8, "patients": patients}} for row in rows)
+    with pytest.raises(LedgerError, match="fewer patients than the plan asks for"):
+        require_promises(replace(record, participants=shown), replace(published.training.round_plan, release=release))
 
 
 def test_the_words_name_who_was_counted_and_who_was_not_and_why(published: Round) -> None:
