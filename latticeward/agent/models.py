@@ -8,6 +8,7 @@ import io
 from pathlib import Path
 from typing import Final
 from uuid import UUID
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -120,7 +121,7 @@ def load_newest(home: Path) -> FloatVector:
     try:
         with np.load(home / NEWEST_FILE, allow_pickle=False) as arrays:
             vector: FloatVector = arrays["vector"]
-    except (OSError, KeyError, ValueError) as exc:
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as exc:
         raise CustodyError(f"{home / NEWEST_FILE} cannot be read") from exc
     if vector.dtype != np.float32 or vector.ndim != 1:
         raise CustodyError(f"{home / NEWEST_FILE} does not hold a float32 vector")
