@@ -81,6 +81,10 @@ PROBLEMS: Final[Mapping[type[domain.LatticewardError], tuple[int, str]]] = {
     domain.LayoutMismatchError: (422, "The update has another length or form than the plan says."),
     domain.NonFiniteUpdateError: (422, "The update holds values that are not finite."),
     domain.NormExceededError: (422, "The update holds values out of the plan's range."),
+    domain.EmptyUpdateError: (
+        422,
+        "No examples are behind the update: it would count as a hospital and hide nobody. The site needs data first.",
+    ),
     domain.PrivacyBudgetExceededError: (409, "The privacy budget is spent."),
     domain.CustodyError: (500, "A key could not be read. The operator must look at the vault."),
     domain.SelfTestError: (500, "A cryptographic self-test failed."),

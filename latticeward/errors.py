@@ -309,6 +309,12 @@ class NormExceededError(ContributionError):
     code = "norm_exceeded"
 
 
+class EmptyUpdateError(ContributionError):
+    """Nobody's data are behind the update: counted, it would stand for a hospital and hide none."""
+
+    code = "empty_update"
+
+
 class PrivacyBudgetExceededError(LatticewardError):
     code = "privacy_budget_exceeded"
 

@@ -15,7 +15,7 @@ from latticeward.crypto.composite import CompositeVerifyKey
 from latticeward.crypto.envelope import open_envelope, parse_envelope, verify_envelope
 from latticeward.crypto.kem import DecapsulationKey
 from latticeward.crypto.signing import Purpose
-from latticeward.errors import NormExceededError, WrongContextError
+from latticeward.errors import EmptyUpdateError, NormExceededError, WrongContextError
 from latticeward.plan import RoundPlan
 from latticeward.protection import PROTECTIONS
 from latticeward.updates.encoding import FixedPointCodec
@@ -76,7 +76,7 @@ class RoundOpening:
         1. The header names this federation, round, plan, base model, direction and suite, and the device's key.
         2. The composite signature over header and body verifies under that key.
         3. The envelope opens with the round's key.
-        4. Length, ring and range of the vector are the plan's, and its counts are of a metric that can be.
+        4. Length, ring and range of the vector are the plan's, somebody is behind it, and its counts can be.
 
         Args:
             raw: the whole envelope; it must stay as it is until the call returns.
@@ -121,7 +121,7 @@ class RoundOpening:
 
         # 4
         vector = PROTECTIONS[self.plan.protection].read_contribution(opened.plaintext, self.codec)
-        self._require_possible(vector[-self.plan.metric_size :])
+        self._require_possible(vector)
         return OpenedContribution(
             vector,
             {
@@ -131,7 +131,9 @@ class RoundOpening:
             },
         )
 
-    def _require_possible(self, counts: RingVector) -> None:
+    def _require_possible(self, vector: RingVector) -> None:
+        if not vector[self.codec.size]:
+            raise EmptyUpdateError("an update of no weight is of nobody, and a hospital behind it would count for k")
         # Sums of what contradicts itself, or of more than numbers in messages hold, would end the round for everybody.
-        if METRICS[self.plan.metric].summarise(counts).examples > MOST_EXAMPLES:
+        if METRICS[self.plan.metric].summarise(vector[-self.plan.metric_size :]).examples > MOST_EXAMPLES:
             raise NormExceededError(f"a metric of more than {MOST_EXAMPLES} examples")

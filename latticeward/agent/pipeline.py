@@ -20,7 +20,7 @@ from latticeward.agent.trainers.trainer import Trainer, TrainerSettings
 from latticeward.crypto.envelope import EnvelopeHeader, Recipient, parse_envelope, seal_envelope
 from latticeward.crypto.keys import CompositeSigningKey, EncapsulationKey
 from latticeward.crypto.signing import Purpose
-from latticeward.errors import IncompatiblePlanError, WrongContextError
+from latticeward.errors import EmptyUpdateError, IncompatiblePlanError, WrongContextError
 from latticeward.messages import Assignment
 from latticeward.opening import ROUND_EPOCH, ROUND_ROLE, codec_of
 from latticeward.plan import RoundPlan
@@ -65,6 +65,7 @@ def prepare_submission(
         WrongContextError: the assignment is of another plan, or the base model is not the one that it names.
         IncompatiblePlanError: the plan does not fit this machine's job.
         NonFiniteUpdateError: training diverged.
+        EmptyUpdateError: the hospital has no rows.
         ContributionError: the data or the model do not fit the layout.
         MalformedMessageError: the round's encapsulation key is not one.
     """
@@ -72,6 +73,9 @@ def prepare_submission(
     trainer = TRAINERS[job.trainer](plan.layout)
     metric = METRICS[plan.metric]
     codec = codec_of(plan)
+    # Checked here too: under equal weights nobody else could tell, and a metric without patients weighs nothing.
+    if data.num_examples == 0 or data.test_y.size == 0:
+        raise EmptyUpdateError("this hospital has no examples to learn from, or none to measure on")
     marks = [time.perf_counter()]
 
     update = train_update(trainer, plan, assignment, base_vector, data, round_rng(device_seed, assignment, "train"))

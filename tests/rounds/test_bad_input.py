@@ -6,7 +6,7 @@
 | wrong layout, wrong ring | ``layout_mismatch`` | ``test_dishonest_device``, here |
 | norm over the bound | ``norm_exceeded`` | here |
 | weight forged upwards | ``norm_exceeded`` | ``test_dishonest_device`` |
-| zero examples | counts and moves nothing | here |
+| zero examples | ``empty_update``: it would count as a hospital and hide nobody | here, ``test_pipeline`` |
 | a device that joins twice | is one participant | here |
 | all drop out | ``quorum_not_met`` at the due time | ``test_dropouts``, ``tests/simulation`` |
 | quorum lost after an exclusion | the round fails | ``test_dropouts``, ``tests/simulation`` |
@@ -28,12 +28,11 @@ from latticeward.errors import WrongContextError
 from latticeward.lifecycle import ParticipantState, RoundState, TrainingState
 from latticeward.opening import codec_of
 from latticeward.plan import RoundPlan
-from latticeward.updates.ring import accumulate
 from rounds.models import Contribution, Participant, Round, Submission, Training
 from rounds.services import coordination, intake, trainings
-from rounds.services.opening import opening_of, reopen_submission
 from tests.rounds.cohort import Cohort
 from tests.rounds.test_dishonest_device import sealed, taken_in
+from tests.rounds.test_dropouts import make_due
 
 pytestmark = pytest.mark.django_db
 
@@ -75,15 +74,17 @@ def test_an_update_whose_every_number_fits_and_whose_norm_does_not_is_refused(
     assert (submission.outcome, submission.code) == ("refused" if code else "accepted", code)
 
 
-def test_a_hospital_without_examples_moves_nothing(cohort: Cohort, current: Round) -> None:
-    empty, others = cohort.hospitals[0], cohort.hospitals[1:]
-    codec = codec_of(current.training.round_plan)
-    nothing = np.zeros(codec.length, dtype="<u4").tobytes()
-    assert taken_in(current, empty, sealed(current, empty, nothing)).outcome == "accepted"
-    total = codec.empty_sum()
-    submissions = [hospital.contribute(current) for hospital in others]
-    accumulate(total, *(reopen_submission(submission, opening_of(current)).vector for submission in submissions))
-    assert np.allclose(cohort.weights(cohort.publish(current)), codec.decode_sum(total).mean, atol=1e-6)
+def test_hospitals_without_examples_are_refused_so_that_none_counts_for_k(cohort: Cohort, current: Round) -> None:
+    empty, others = cohort.hospitals[:2], cohort.hospitals[2:]
+    nothing = np.zeros(codec_of(current.training.round_plan).length, dtype="<u4").tobytes()
+    for hospital in empty:
+        submission = taken_in(current, hospital, sealed(current, hospital, nothing))
+        assert (submission.outcome, submission.code) == ("refused", "empty_update")
+    for hospital in others:
+        hospital.contribute(current)
+    make_due(current)
+    assert coordination.advance_round(current.id) == "fail"  # two hospitals' sum is not opened as that of four
+    assert cohort.look(current).failure_code == "quorum_not_met"
 
 
 def test_an_update_without_examples_that_moves_something_is_refused(cohort: Cohort, current: Round) -> None:

@@ -14,7 +14,7 @@ from latticeward.agent.trainers.trainer import TrainerSettings
 from latticeward.crypto.envelope import open_envelope, parse_envelope, verify_envelope
 from latticeward.crypto.keys import CompositeSigningKey, DecapsulationKey
 from latticeward.crypto.signing import Purpose
-from latticeward.errors import IncompatiblePlanError, WrongContextError
+from latticeward.errors import EmptyUpdateError, IncompatiblePlanError, WrongContextError
 from latticeward.messages import Assignment
 from latticeward.opening import ROUND_EPOCH, ROUND_ROLE
 from latticeward.plan import RoundPlan
@@ -194,3 +194,21 @@ def test_refuses_what_does_not_belong_together() -> None:
     unknown = replace(plan, protection="hope")
     with pytest.raises(IncompatiblePlanError):
         _prepare(unknown, _assignment(unknown))
+
+
+@pytest.mark.parametrize("rule", ["examples", "equal"])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_hospital_without_rows_sends_nothing(rule: str, part: str) -> None:
+    plan = _plan(weight_rule=rule)
+    none = {f"{part}_x": getattr(DATA, f"{part}_x")[:0], f"{part}_y": getattr(DATA, f"{part}_y")[:0]}
+    with pytest.raises(EmptyUpdateError):
+        prepare_submission(
+            plan=plan,
+            assignment=_assignment(plan),
+            job=JOB,
+            base_vector=BASE,
+            data=replace(DATA, **none),
+            signing_key=DEVICE_KEY,
+            device_seed=SEED,
+            created_at=1,
+        )
