@@ -23,6 +23,8 @@ from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
+from controlplane.addresses import client_address
+from controlplane.throttles import Limit, require_left, spend_by_address
 from devices.models import Device
 from devices.nonces import spend_all
 from keys.models import Key, Owner
@@ -36,6 +38,8 @@ from latticeward.errors import (
     LatticewardError,
     NotAuthenticatedError,
     NotPermittedError,
+    ProtocolError,
+    VerificationError,
     WrongContextError,
 )
 from latticeward.lifecycle import DeviceState, KeyState
@@ -167,14 +171,21 @@ class SignedRequestAuthentication(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[AnonymousUser, AuthenticatedDevice] | None:
         if "Signature-Input" not in request.headers:
             return None
-        facts = RequestFacts.make(
-            request.method or "",
-            request.META.get("HTTP_HOST", ""),
-            request.path,
-            request.META.get("QUERY_STRING", ""),
-            request.headers.items(),
-        )
-        authenticated = authenticate(facts)
+        address = client_address(request.META.get("REMOTE_ADDR", ""), request.headers.get("X-Forwarded-For", ""))
+        # As at the gate of the raw door: whoever keeps sending what is refused is refused before any signature.
+        require_left(Limit.REFUSED, address)
+        try:
+            facts = RequestFacts.make(
+                request.method or "",
+                request.META.get("HTTP_HOST", ""),
+                request.path,
+                request.META.get("QUERY_STRING", ""),
+                request.headers.items(),
+            )
+            authenticated = authenticate(facts)
+        except (VerificationError, ProtocolError):
+            spend_by_address(Limit.REFUSED, address)
+            raise
         if request.body or authenticated.request.content_digest is not None:
             verify_body_digest(authenticated.request, hashlib.sha256(request.body).digest())
         return AnonymousUser(), authenticated

@@ -8,7 +8,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from devices import services
+from controlplane.throttles import forget_drawn
+from devices import authentication, services
 from devices.models import Site
 from keys.models import Key, Reason
 from keys.rotation import server_address
@@ -139,3 +140,19 @@ def test_a_device_that_may_not_act_is_told_why(client: Client, machine: Machine,
     else:
         services.suspend_device(device_id=machine.device.id, actor="user:1", why="odd updates")
     assert refusal(ask(client, machine.facts(path=ME))) == (403, code)
+
+
+def test_whoever_keeps_sending_what_is_refused_is_refused_before_any_signature_is_looked_at(
+    client: Client, machine: Machine, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.LIMITS, settings.EMBEDDED = {**settings.LIMITS, "limit_refused": 20}, False
+    forget_drawn()
+    facts = machine.facts(path=ME)
+    for _ in range(21):
+        answer = ask(client, facts, **{"content-type": "text/plain"})
+    assert refusal(answer) == (429, "throttled")
+    monkeypatch.setattr(authentication, "authenticate", lambda facts: pytest.fail("a signature was looked at"))
+    answer = ask(client, facts)
+    assert refusal(answer) == (429, "throttled")
+    assert 0 < int(answer["Retry-After"]) <= 60
+    forget_drawn()
