@@ -25,7 +25,7 @@ from keys.models import Certificate, Reason
 from keys.selectors import certificate_of_epoch, device_statement
 from keys.services import reinstate_keys, retire_waiting_keys, revoke_keys, suspend_keys
 from latticeward.crypto.certificate import DeviceNames
-from latticeward.errors import MalformedMessageError, NotFoundError, StaleStateError, StateError
+from latticeward.errors import InvalidTransitionError, MalformedMessageError, NotFoundError, StaleStateError, StateError
 from latticeward.lifecycle import DEVICE, DeviceState, RenewalState
 
 logger = logging.getLogger(__name__)
@@ -235,7 +235,7 @@ def expire_enrolments(*, now: datetime | None = None) -> None:
     for device_id in waiting.values_list("id", flat=True):
         try:
             decline_device(device_id=device_id, actor="system", why="not approved in time")
-        except StaleStateError:
+        except (StaleStateError, InvalidTransitionError):
             continue  # a person decided in this moment, and theirs counts
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.core.cache import cache
@@ -444,6 +444,22 @@ def test_a_machine_that_nobody_approves_is_declined_after_a_week(site: Site) -> 
     device = machine.finish(machine.begin())
     services.expire_enrolments(now=timezone.now() + timedelta(days=8))
     assert services.get_device(device.id).state == "declined"
+
+
+def test_a_person_who_approves_while_the_sweep_declines_stops_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = [Machine.with_claim(site) for _ in range(2)]
+    first, second = (machine.finish(machine.begin()) for machine in machines)
+    look = services.get_device
+
+    def approved_meanwhile(device_id: UUID) -> Device:
+        Device.objects.filter(pk=first.id, pk__in=[device_id]).update(state="approved")
+        return look(device_id)
+
+    monkeypatch.setattr(services, "get_device", approved_meanwhile)
+    services.expire_enrolments(now=timezone.now() + timedelta(days=8))
+    assert (look(first.id).state, look(second.id).state) == ("approved", "declined")
 
 
 def test_the_anchor_of_a_claim_is_the_servers(site: Site) -> None:
