@@ -26,7 +26,6 @@ def run() -> Iterator[dict[str, Any]]:
 
 
 def _requests(server: Installation, devices: list[Identity]) -> Iterator[dict[str, Any]]:
-
     def rate(method: str, path: str, query: str, body: bytes, *, expected: int) -> float:
         for count in (REQUESTS // 5, REQUESTS):  # connections, caches and prepared statements first
             sent = [signed_requests(device, method, path, query, body, count=count) for device in devices]
@@ -37,6 +36,7 @@ def _requests(server: Installation, devices: list[Identity]) -> Iterator[dict[st
     # authentication is measured.
     join = f"/api/v1/rounds/{NO_ROUND}/join"
     yield _row("signed_requests_door_per_s", rate("POST", join, "", b"[]", expected=400), "1/s")
+    yield _row("signed_requests_drf_per_s", rate("GET", "/api/v1/me", "", b"", expected=200), "1/s")
     yield _row("work_questions_per_s", rate("GET", "/api/v1/work", "wait=0", b"", expected=200), "1/s")
 
 
