@@ -15,6 +15,15 @@ from django.conf import settings
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 
 QUEUES = ("intake", "aggregate", "authority")
+# What is not named here is the aggregate worker's. Whoever signs or issues stands under authority.
+ROUTES = {
+    "rounds.tasks.process_update": {"queue": "intake"},
+    **{
+        f"rounds.tasks.{name}": {"queue": "authority"} for name in ("sign_training", "sign_round", "publish_round")
+    },
+    "devices.tasks.*": {"queue": "authority"},
+    "keys.tasks.*": {"queue": "authority"},
+}
 
 app = Celery("latticeward")
 
@@ -28,6 +37,7 @@ def configure(sender: Any, **_: Any) -> None:
         broker_connection_retry_on_startup=True,
         broker_transport_options={"polling_interval": 0.005} if embedded else {"confirm_publish": True},
         task_default_queue="aggregate",
+        task_routes=ROUTES,
         task_ignore_result=True,
         task_acks_late=True,
         task_reject_on_worker_lost=True,

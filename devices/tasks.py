@@ -10,7 +10,7 @@ from keys.tasks import keep_authority_current, publish_revocations
 from latticeward.lifecycle import DeviceState, RenewalState
 
 
-@shared_task(queue="authority", acks_late=True)
+@shared_task(acks_late=True)
 def issue_device(device_id: str) -> None:
     """Make certificate and statement of an approved device; the first call does the work of those behind it."""
     while Device.objects.filter(pk=UUID(device_id), state=DeviceState.APPROVED).exists():
@@ -18,7 +18,7 @@ def issue_device(device_id: str) -> None:
             return
 
 
-@shared_task(queue="authority", acks_late=True)
+@shared_task(acks_late=True)
 def issue_renewals() -> None:
     """Make the certificates of all proven renewals; whichever call comes first does the work of those behind it."""
     while renewal_issuing.issue_renewals() == renewal_issuing.BATCH:
@@ -26,13 +26,13 @@ def issue_renewals() -> None:
     rotation.advance_rotations()
 
 
-@shared_task(queue="authority")
+@shared_task
 def advance_rotations() -> None:
     """Ask the first devices of a new rotation, and the next ones of those that run."""
     rotation.advance_rotations()
 
 
-@shared_task(queue="authority")
+@shared_task
 def sweep() -> None:
     """Expire what is over, keep the authority current, and enqueue again what a crash left approved."""
     services.expire_enrolments()

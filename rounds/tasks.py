@@ -29,13 +29,13 @@ from rounds.services import (
 )
 
 
-@shared_task(queue="intake", acks_late=True)
+@shared_task(acks_late=True)
 def process_update(submission_id: str) -> None:
     if round_id := intake.process_update(UUID(submission_id)):
         advance_round.delay(str(round_id))
 
 
-@shared_task(queue="aggregate", acks_late=True)
+@shared_task(acks_late=True)
 def advance_round(round_id: str) -> None:
     match coordination.advance_round(UUID(round_id)):
         case "begin_aggregating":
@@ -44,7 +44,7 @@ def advance_round(round_id: str) -> None:
             advance_training.delay(str(Round.objects.get(pk=round_id).training_id))
 
 
-@shared_task(queue="aggregate", acks_late=True)
+@shared_task(acks_late=True)
 def aggregate_round(round_id: str) -> None:
     if groups := merging.groups_to_merge(UUID(round_id)):
         for slots in groups:
@@ -53,7 +53,7 @@ def aggregate_round(round_id: str) -> None:
         publish_round.delay(round_id)
 
 
-@shared_task(queue="aggregate", acks_late=True)
+@shared_task(acks_late=True)
 def merge_partials(round_id: str, slots: list[int]) -> None:
     before = merging.groups_to_merge(UUID(round_id))
     merging.merge_partials(UUID(round_id), slots)
@@ -62,40 +62,40 @@ def merge_partials(round_id: str, slots: list[int]) -> None:
         aggregate_round.delay(round_id)
 
 
-@shared_task(queue="authority", acks_late=True)
+@shared_task(acks_late=True)
 def publish_round(round_id: str) -> None:
     if training_id := aggregation.publish_round(UUID(round_id)):
         advance_training.delay(str(training_id))
 
 
-@shared_task(queue="aggregate", acks_late=True)
+@shared_task(acks_late=True)
 def advance_training(training_id: str) -> None:
     if opened := trainings.advance_training(UUID(training_id)):
         sign_round.delay(str(opened.id))
 
 
-@shared_task(queue="authority", acks_late=True)
+@shared_task(acks_late=True)
 def sign_training(training_id: str) -> None:
     trainings.sign_training(UUID(training_id))
     advance_training.delay(training_id)
 
 
-@shared_task(queue="authority", acks_late=True)
+@shared_task(acks_late=True)
 def sign_round(round_id: str) -> None:
     coordination.sign_round(UUID(round_id))
 
 
-@shared_task(queue="aggregate", acks_late=True)
+@shared_task(acks_late=True)
 def make_export(export_id: str) -> None:
     exports.make_export(UUID(export_id))
 
 
-@shared_task(queue="aggregate", acks_late=True)
+@shared_task(acks_late=True)
 def compute_difference(difference_id: str) -> None:
     differences.compute_difference(UUID(difference_id))
 
 
-@shared_task(queue="aggregate")
+@shared_task
 def sweep() -> None:
     """Move every round by its clock and enqueue again what a crash left behind."""
     # What is younger than this is most likely under way.
@@ -134,7 +134,7 @@ def sweep() -> None:
     uploads.sweep_uploads()
 
 
-@shared_task(queue="aggregate")
+@shared_task
 def seal_for_newcomers() -> None:
     """Seal the newest models to devices that were activated since."""
     newest = Training.objects.filter(state=TrainingState.RUNNING, models__signed_manifest__isnull=False)
@@ -143,7 +143,7 @@ def seal_for_newcomers() -> None:
         publication.seal_for_newcomers(signed.order_by(F("number").desc())[0])
 
 
-@shared_task(queue="aggregate")
+@shared_task
 def keep_house() -> None:
     """Destroy round keys after the recomputation window, sweep orphaned blobs, forget answers kept long enough."""
     idempotency.sweep()

@@ -47,7 +47,7 @@ class Broker:
         while self._waiting:
             name, args = self._waiting.popleft()
             task = app.tasks[name]
-            if task.queue in self.away:
+            if app.amqp.router.route({}, name)["queue"].name in self.away:
                 held.append((name, args))
                 continue
             before(name)
