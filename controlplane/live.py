@@ -150,16 +150,19 @@ def publish_live(event: Event) -> None:
 
 
 _client: Any = None
+_client_lock: Final = Lock()
 
 
 def redis_client() -> Any:
     """The process's connection pool to the Redis that all processes share; only where ``LIVE_URL`` is set."""
     global _client
-    if _client is None:
-        import redis
+    # Two threads that came first would make two, and the one that is not kept closes the other thread's connection.
+    with _client_lock:
+        if _client is None:
+            import redis
 
-        _client = redis.Redis.from_url(settings.LIVE_URL, socket_timeout=2)
-    return _client
+            _client = redis.Redis.from_url(settings.LIVE_URL, socket_timeout=2)
+        return _client
 
 
 async def listen() -> None:

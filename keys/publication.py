@@ -5,7 +5,8 @@ half of it, and at once after a change. A suspended device's certificate is on h
 is on the list and in the answers from the suspension on, and leaves both when the device is reinstated.
 
 Each issuing authority that still answers for certificates has a list of its own, and the one responder key has a
-certificate from each of them, because tools believe a delegate of the very issuer only.
+certificate from each of them, because tools believe a delegate of the very issuer only. The root has a list too, for
+tools that check the whole chain; it is made while the root is in service and lasts for the year that it then is away.
 """
 
 from datetime import datetime, timedelta
@@ -29,6 +30,8 @@ from latticeward.lifecycle import KEY, KeyState
 
 LIST_EVERY: Final = timedelta(hours=1)
 LIST_LIFETIME: Final = timedelta(hours=24)
+ROOT_LIST_EVERY: Final = timedelta(days=30)
+ROOT_LIST_LIFETIME: Final = timedelta(days=400)
 LISTS_KEPT: Final = 48
 STATUS_LIFETIME: Final = timedelta(days=7)
 RESPONDER_RENEWAL: Final = timedelta(days=10)
@@ -46,9 +49,12 @@ def keep_published(*, actor: str = "worker:authority", now: datetime | None = No
     responder = server_keys("responder").first()
     if responder is None or responder.not_after_at is None or responder.not_after_at - now < RESPONDER_RENEWAL:
         responder = renew_responder(actor=actor, now=now)
+    root = Certificate.objects.select_related("key").get(key__in=server_keys("root"))
+    if root.key.wrapped_secret is not None:
+        _keep_list(root, now, every=ROOT_LIST_EVERY, lifetime=ROOT_LIST_LIFETIME)
     for issuer in issuers:
         _keep_delegated(responder, issuer, authority, now)
-        _keep_list(issuer, now)
+        _keep_list(issuer, now, every=LIST_EVERY, lifetime=LIST_LIFETIME)
     _renew_answers(responder, now)
 
 
@@ -99,11 +105,11 @@ def _signing(key: Key) -> CertificateSigningKey:
     return CertificateSigningKey.from_seed(open_secret(key), key.algorithm)
 
 
-def _keep_list(issuer: Certificate, now: datetime) -> None:
+def _keep_list(issuer: Certificate, now: datetime, *, every: timedelta, lifetime: timedelta) -> None:
     newest = RevocationList.objects.filter(issuer=issuer).order_by("-number").first()
     # Counted before the entries are read: what changes in between makes another list at the next heartbeat.
     basis = _basis(issuer, now)
-    if newest is not None and now - newest.issued_at < LIST_EVERY and newest.basis == basis:
+    if newest is not None and now - newest.issued_at < every and newest.basis == basis:
         return
     number = (RevocationList.objects.aggregate(last=Max("number"))["last"] or 0) + 1
     living = Certificate.objects.filter(issuer=issuer, not_after_at__gt=now)
@@ -113,13 +119,13 @@ def _keep_list(issuer: Certificate, now: datetime) -> None:
         issuing=bytes(issuer.der),
         issuing_key=_signing(issuer.key),
         now=now,
-        next_at=now + LIST_LIFETIME,
+        next_at=now + lifetime,
     )
     # The number is the primary key: of two heartbeats at once one finds it taken, and its list is not needed.
     RevocationList.objects.bulk_create(
         [
             RevocationList(
-                number=number, issuer=issuer, basis=basis, der=der, issued_at=now, next_at=now + LIST_LIFETIME
+                number=number, issuer=issuer, basis=basis, der=der, issued_at=now, next_at=now + lifetime
             )
         ],
         ignore_conflicts=True,

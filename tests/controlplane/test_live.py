@@ -2,7 +2,14 @@
 
 import asyncio
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import pytest
+import redis
+
+from controlplane import live
 from controlplane.live import QUEUE_LIMIT, Event, Hub
 
 
@@ -71,3 +78,21 @@ def test_a_closed_subscription_hears_nothing() -> None:
         return await subscription.next(0.01)
 
     assert asyncio.run(listen()) is None
+
+
+def test_threads_that_come_first_together_share_one_connection_pool(
+    monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    made = []
+
+    def slow(url: str, **options: object) -> object:
+        time.sleep(0.02)
+        made.append(url)
+        return object()
+
+    settings.LIVE_URL = "redis://127.0.0.1:1/0"
+    monkeypatch.setattr(live, "_client", None)
+    monkeypatch.setattr(redis.Redis, "from_url", slow)
+    with ThreadPoolExecutor(8) as threads:
+        clients = list(threads.map(lambda _: live.redis_client(), range(8)))
+    assert len(made) == 1 and len({id(client) for client in clients}) == 1

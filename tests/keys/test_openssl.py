@@ -60,18 +60,21 @@ class Files:
         self.root = pem(folder / "root.pem", bytes(Certificate.objects.get(key__purpose="root").der))
         self.issuer = pem(folder / "issuer.pem", bytes(row.issuer.der))
         self.leaf = pem(folder / "leaf.pem", bytes(row.der))
-        self.list = folder / "list.pem"
-        newest = RevocationList.objects.filter(issuer=row.issuer).order_by("-number")[0]
-        crl = x509.load_der_x509_crl(bytes(newest.der))
-        self.list.write_bytes(crl.public_bytes(serialization.Encoding.PEM))
+        self.lists = folder / "lists.pem"
+        newest = [
+            RevocationList.objects.filter(issuer=issuer).order_by("-number")[0]
+            for issuer in (row.issuer, row.issuer.issuer)
+        ]
+        lists = [x509.load_der_x509_crl(bytes(one.der)) for one in newest]
+        self.lists.write_bytes(b"".join(one.public_bytes(serialization.Encoding.PEM) for one in lists))
 
     def verify(self) -> subprocess.CompletedProcess[str]:
-        arguments = ["-CAfile", self.root, "-untrusted", self.issuer, "-CRLfile", self.list, "-purpose", "sslclient"]
-        return run("verify", "-crl_check", "-x509_strict", *arguments, self.leaf)
+        arguments = ["-CAfile", self.root, "-untrusted", self.issuer, "-CRLfile", self.lists, "-purpose", "sslclient"]
+        return run("verify", "-crl_check_all", "-x509_strict", *arguments, self.leaf)
 
     def ask(self, client: Client) -> subprocess.CompletedProcess[str]:
         question, answer = self.folder / "question.der", self.folder / "answer.der"
-        made = run("ocsp", "-issuer", self.issuer, "-cert", self.leaf, "-sha256", "-no_nonce", "-reqout", question)
+        made = run("ocsp", "-sha256", "-issuer", self.issuer, "-cert", self.leaf, "-no_nonce", "-reqout", question)
         assert made.returncode == 0, made.stderr
         told = client.post("/api/v1/ocsp", question.read_bytes(), content_type="application/ocsp-request")
         answer.write_bytes(told.content)

@@ -15,7 +15,7 @@ from devices import services
 from devices.models import Site
 from keys import renewal
 from keys.models import Certificate, Reason, RevocationList
-from keys.publication import LIST_LIFETIME, keep_published
+from keys.publication import LIST_LIFETIME, ROOT_LIST_LIFETIME, keep_published
 from latticeward.crypto.certificate_keys import ALGORITHMS
 from tests.devices.machine import enrolled
 from tests.keys.test_publication import ask, leaf_of, question
@@ -148,10 +148,11 @@ def test_lists_keep_the_rules_of_rfc_5280_section_5(made: dict[str, x509.Certifi
         crl = x509.load_der_x509_crl(bytes(row.der))
         issuer = x509.load_der_x509_certificate(bytes(row.issuer.der))
         public: Any = issuer.public_key()
+        lifetime = ROOT_LIST_LIFETIME if issuer.issuer == issuer.subject else LIST_LIFETIME
         assert crl.issuer == issuer.subject and crl.is_signature_valid(public)
         assert crl.signature_algorithm_oid == issuer.public_key_algorithm_oid
         # 5.1.2.5: the end is there. 5.2.1, 5.2.3: key identifier and number, not critical.
-        assert crl.next_update_utc is not None and crl.next_update_utc - crl.last_update_utc == LIST_LIFETIME
+        assert crl.next_update_utc is not None and crl.next_update_utc - crl.last_update_utc == lifetime
         authority, number = extension(crl, x509.AuthorityKeyIdentifier), extension(crl, x509.CRLNumber)
         assert not authority.critical and not number.critical
         assert authority.value.key_identifier == extension(issuer, x509.SubjectKeyIdentifier).value.digest
@@ -161,7 +162,7 @@ def test_lists_keep_the_rules_of_rfc_5280_section_5(made: dict[str, x509.Certifi
             assert extension(entry, x509.CRLReason).value.reason is not x509.ReasonFlags.unspecified
             assert not extension(entry, x509.InvalidityDate).critical
             assert entry.revocation_date_utc <= crl.last_update_utc
-    assert len(numbers) == 2
+    assert len(numbers) == 3  # the root and two issuing authorities
     assert all(found == sorted(set(found)) for found in numbers.values())
 
 
@@ -170,7 +171,8 @@ def test_an_unspecified_reason_is_left_out(site: Site) -> None:
     assert machine.device is not None
     services.revoke_device(device_id=machine.device.id, actor="user:2", reason=Reason.UNSPECIFIED)
     keep_published()
-    (entry,) = x509.load_der_x509_crl(bytes(RevocationList.objects.order_by("-number")[0].der))
+    newest = RevocationList.objects.filter(issuer__key__purpose="issuing").order_by("-number")[0]
+    (entry,) = x509.load_der_x509_crl(bytes(newest.der))
     with pytest.raises(x509.ExtensionNotFound):
         extension(entry, x509.CRLReason)
 
