@@ -80,7 +80,7 @@ def start_rotation(
     _, asked = blast_radius(federation, scope, value)
     if not asked:
         raise StateError("no device of this scope can be asked for new keys now")
-    accepted = suites.accepted_suites()
+    accepted = suites.staying_suites()
     now = timezone.now()
     with transaction.atomic():
         job = Rotation.objects.create(
@@ -101,9 +101,7 @@ def start_rotation(
                     rotation=job,
                     device=device,
                     from_epoch=device.key_epoch,
-                    suite=suites.next_suite(
-                        device.device_class, present=device.suite, accepted=accepted, leaving=leaving
-                    ),
+                    suite=suites.next_suite(device.device_class, present=device.suite, accepted=accepted),
                 )
                 for device in asked
             ]
@@ -309,14 +307,13 @@ def ask_due(federation: Federation, *, now: datetime | None = None) -> int:
     ]
     if not due:
         return 0
-    accepted = suites.accepted_suites(now=now)
+    accepted = suites.staying_suites(now=now)
     count = 0
     with transaction.atomic():
         for row in due:
             device = row.device
-            leaving = device.suite if row.reason == "suite" else ""
             try:
-                suite = suites.next_suite(device.device_class, present=device.suite, accepted=accepted, leaving=leaving)
+                suite = suites.next_suite(device.device_class, present=device.suite, accepted=accepted)
             except UnsupportedSuiteError as error:
                 logger.warning("device %s is due (%s) and cannot be asked: %s", device.id, row.reason, error)
                 continue

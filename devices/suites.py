@@ -45,6 +45,12 @@ def accepted_suites(*, now: datetime | None = None) -> tuple[str, ...]:
     return tuple(name for name in SUITES if standing.get(name, False))
 
 
+def staying_suites(*, now: datetime | None = None) -> tuple[str, ...]:
+    """Of the accepted suites those that no retirement has been announced for; two queries."""
+    going = set(SuitePolicy.objects.filter(state=SuiteState.RETIRING).values_list("suite", flat=True))
+    return tuple(name for name in accepted_suites(now=now) if name not in going)
+
+
 def require_accepted(suite: str) -> None:
     """Refuse to make something new in a suite that the federation does not accept (any more).
 
@@ -70,17 +76,16 @@ def choose_suite(transcript: EnrolmentTranscript, device_class: DeviceClass) -> 
     return negotiate(fit, accepted_suites(), floor, default=device_class.default_suite)
 
 
-def next_suite(device_class: DeviceClass, *, present: str, accepted: Iterable[str], leaving: str = "") -> str:
+def next_suite(device_class: DeviceClass, *, present: str, accepted: Iterable[str]) -> str:
     """What a device of a class is to make its next keys for: its present suite where that stays, else the best common.
 
     Args:
-        accepted: as of ``accepted_suites``.
-        leaving: a suite that is being retired.
+        accepted: as of ``staying_suites``, so that nobody is moved to a suite that goes as well.
 
     Raises:
         UnsupportedSuiteError: nothing is left that the class and the federation accept.
     """
-    left = [name for name in accepted if name != leaving]
+    left = list(accepted)
     floor = strongest((settings.SUITE_FLOOR, device_class.suite_floor))
     default = present if present in left else device_class.default_suite
     return negotiate(left, left, floor, default=default).id
@@ -144,10 +149,9 @@ def announce_retirement(
         UnsupportedSuiteError: the federation does not accept it, so there is nothing to retire.
         StateError: it is retiring or retired already, or no other suite is left.
     """
-    accepted = accepted_suites()
-    if suite not in accepted:
+    if suite not in accepted_suites():
         raise UnsupportedSuiteError(f"the suite {suite} is not accepted here")
-    if not set(accepted) - {suite}:
+    if not set(staying_suites()) - {suite}:
         raise StateError(f"no suite would be left after {suite}: accept another first")
     with transaction.atomic():
         row = _policy(federation, suite)

@@ -258,6 +258,23 @@ def test_the_last_suite_cannot_be_retired(machines: list[Machine], federation_of
     assert suites.accepted_suites() == ("hybrid",) and not Rotation.objects.exists()
 
 
+def test_of_two_suites_one_stays(machines: list[Machine], federation_of: Federation) -> None:
+    suites.accept_suite(federation=federation_of, suite="high", actor="user:1")
+    retire(federation_of)
+    with pytest.raises(StateError, match="accept another"):
+        rotation.retire_suite(
+            federation=federation_of, suite="high", retire_at=timezone.now() + timedelta(days=10), actor="user:1"
+        )
+    assert suites.SuitePolicy.objects.get(suite="high").state == "accepted"
+
+
+def test_a_rotation_moves_nobody_back_to_a_suite_that_goes(machines: list[Machine], federation_of: Federation) -> None:
+    suites.accept_suite(federation=federation_of, suite="high", actor="user:1")
+    rotation.cancel_rotation(rotation_id=retire(federation_of).id, actor="user:1")
+    start(federation_of)
+    assert {device_of(machine).renewal_suite for machine in machines} == {"high"}
+
+
 def retire(federation: Federation, *, days: float = 30, **named: Any) -> Rotation:
     retire_at = timezone.now() + timedelta(days=days)
     job = rotation.retire_suite(federation=federation, suite="hybrid", retire_at=retire_at, actor="user:1", **named)
