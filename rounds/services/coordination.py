@@ -5,7 +5,7 @@ tasks do, after the commit.
 """
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from controlplane.transitions import apply_transition
+from controlplane.transitions import apply_transition, apply_transitions
 from devices.models import Device, Federation
 from keys.services import sign_with
 from latticeward.crypto.signing import Purpose
@@ -26,7 +26,7 @@ from latticeward.errors import (
     WrongContextError,
 )
 from latticeward.lifecycle import PARTICIPANT, ROUND, ParticipantState, RoundState
-from rounds.models import Participant, Round
+from rounds.models import Participant, Round, Submission
 from rounds.policy import GRACE, Decision, Tally, next_event
 from rounds.services.cohorts import require_hiding
 from rounds.services.erasure import erase_after_commit
@@ -143,11 +143,11 @@ def _apply(current: Round, decision: Decision, accepted: int, now: datetime) -> 
         case "begin_collecting":
             columns: dict[str, Any] = {"state_due_at": current.collecting_due_at}
         case "begin_aggregating":
-            _drop_undecided(current)
+            drop_undecided(current)
             aggregating = current.training.round_plan.stage_seconds.aggregating
             columns = {"state_due_at": now + timedelta(seconds=aggregating), "closed_at": now}
         case _:
-            _drop_undecided(current)
+            drop_undecided(current)
             details["code"] = decision.code
             columns = {"failure_code": decision.code, "closed_at": now, "state_due_at": None}
     apply_transition(
@@ -183,23 +183,30 @@ def _unless_it_shows_too_much(current: Round, decision: Decision) -> Decision:
     return decision
 
 
-def _drop_undecided(current: Round) -> None:
+def drop_undecided(current: Round, because: str = "late") -> None:
+    """Tell everybody who has not been counted or refused that the round is over; its row is locked.
+
+    A few statements, however many there are: they hold up the round's end.
+    """
     undecided = (ParticipantState.INVITED, ParticipantState.JOINED, ParticipantState.SUBMITTED)
+    alike: dict[tuple[str, str], list[Participant]] = defaultdict(list)
     for participant in current.participants.filter(state__in=undecided).select_related("device__site"):
-        apply_transition(
-            participant,
+        alike[participant.state, participant.code or because].append(participant)
+    for (_, code), participants in alike.items():
+        apply_transitions(
+            participants,
             PARTICIPANT,
             "drop",
             actor="worker:aggregate",
             feed=current.feed,
-            details={
-                "device": str(participant.device_id),
-                "site": participant.device.site.name,
-                "code": participant.code or "late",
+            details=lambda one: {
+                "device": str(one.device_id),
+                "site": one.device.site.name,
+                "code": one.code or because,
             },
-            code=participant.code or "late",
+            code=code,
         )
-        waiting = participant.submissions.filter(outcome="")
-        late = list(waiting.values_list("id", flat=True))
-        waiting.update(outcome="dropped", code="late")
-        erase_after_commit(late)
+    waiting = Submission.objects.filter(participant__round=current, outcome="")
+    late = list(waiting.values_list("id", flat=True))
+    Submission.objects.filter(pk__in=late).update(outcome="dropped", code=because)
+    erase_after_commit(late)

@@ -31,6 +31,7 @@ from latticeward.updates.tensors import initial_vector, weights_digest
 from rounds.models import Participant, Round, Submission, Training
 from rounds.policy import Series, best_of, next_step
 from rounds.selectors import metric_by_round
+from rounds.services.coordination import drop_undecided
 from rounds.services.publication import seal_for_newcomers
 
 # A training whose rounds fail this often in a row will not mend itself.
@@ -113,7 +114,8 @@ def stop_training(*, training: Training, actor: str, reason: str) -> None:
             ended_by="operator",
             ended_at=timezone.now(),
         )
-        for open_round in training.rounds.filter(state__in=OPEN_ROUND_STATES[:-1]):
+        for open_round in training.rounds.select_for_update().filter(state__in=OPEN_ROUND_STATES[:-1]):
+            drop_undecided(open_round, because="training_stopped")
             apply_transition(
                 open_round,
                 ROUND,

@@ -6,6 +6,9 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from django.db import connection, transaction
+from django.test import TestCase
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from devices.services import revoke_device, suspend_device
@@ -308,3 +311,33 @@ def test_a_failing_house_keeping_step_keeps_no_round_from_its_end(
     with pytest.raises(ZeroDivisionError):
         tasks.sweep()
     assert asked == [str(current.id)]
+
+
+def test_a_stopped_training_leaves_no_submission_undecided_and_no_envelope_that_nobody_will_open(
+    cohort: Cohort,
+) -> None:
+    training = cohort.train()
+    current = cohort.collecting(training)
+    counted = cohort.hospitals[0].contribute(current)
+    waiting = cohort.hospitals[1].submit(current, cohort.hospitals[1].prepare(current))
+    training.refresh_from_db()
+    with TestCase.captureOnCommitCallbacks(execute=True):
+        trainings.stop_training(training=training, actor="user:1", reason="no longer needed")
+    waiting.refresh_from_db()
+    assert (waiting.outcome, waiting.code) == ("dropped", "training_stopped")
+    assert states(current) == ["accepted"] + ["dropped"] * 3
+    assert blob_path(counted.blob).exists() and not blob_path(waiting.blob).exists()
+
+
+def test_closing_a_round_costs_as_many_statements_for_three_late_devices_as_for_one(
+    cohort: Cohort,
+) -> None:
+    statements = []
+    for counted in (3, 0):
+        current = cohort.collecting(cohort.train())
+        for hospital in cohort.hospitals[:counted]:
+            hospital.contribute(current)
+        with CaptureQueriesContext(connection) as captured, transaction.atomic():
+            coordination.drop_undecided(current)
+        statements.append(len(captured))
+    assert statements[0] == statements[1]
