@@ -1,5 +1,6 @@
 """Tables that must not drift apart."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from controlplane.audit.events import EVENTS
 from controlplane.errors import PROBLEMS
 from controlplane.management.commands.document import lifecycle_document
+from frontend.words import sentence_of_code
 from latticeward import errors
 from latticeward.lifecycle import MACHINES, Machine
 
@@ -44,3 +46,13 @@ def test_every_state_can_be_reached_and_every_row_is_unambiguous(machine: Machin
 
 def test_the_lifecycle_document_equals_the_tables() -> None:
     assert (ROOT / "docs" / "lifecycle.md").read_text(encoding="utf-8") == lifecycle_document()
+
+
+def test_every_code_with_which_a_round_or_training_ends_is_explained() -> None:
+    told = re.compile(r'(?:"fail", |failure_code=|_fail_training\(training, )"([a-z_]+)"')
+    found = {code for path in (ROOT / "rounds").rglob("*.py") for code in told.findall(path.read_text())}
+    assert {"quorum_not_met", "exclusion_failed", "training_stopped", "rounds_failed_in_a_row"} <= found
+    document = (ROOT / "docs" / "api.md").read_text()
+    for code in found:
+        assert sentence_of_code(code) != sentence_of_code("no such code"), code
+        assert f"`{code}`" in document, code
