@@ -25,7 +25,14 @@ from keys.models import Certificate, Reason
 from keys.selectors import certificate_of_epoch, device_statement
 from keys.services import reinstate_keys, retire_waiting_keys, revoke_keys, suspend_keys
 from latticeward.crypto.certificate import DeviceNames
-from latticeward.errors import InvalidTransitionError, MalformedMessageError, NotFoundError, StaleStateError, StateError
+from latticeward.errors import (
+    InvalidTransitionError,
+    InvalidValueError,
+    MalformedMessageError,
+    NotFoundError,
+    StaleStateError,
+    StateError,
+)
 from latticeward.lifecycle import DEVICE, DeviceState, RenewalState
 
 logger = logging.getLogger(__name__)
@@ -162,7 +169,15 @@ def revoke_device(*, device_id: UUID, actor: str, reason: Reason, invalid_from: 
     Args:
         reason: RFC 5280.
         invalid_from: for a compromise, the instant from which nothing it signed may be believed; now if unknown.
+
+    Raises:
+        InvalidValueError: such an instant for another reason, or one that is still to come.
+        NotFoundError, InvalidTransitionError, StaleStateError
     """
+    if invalid_from is not None and reason != Reason.KEY_COMPROMISE:
+        raise InvalidValueError("Only a compromise has an instant from which nothing is believed. Leave it out.")
+    if invalid_from is not None and invalid_from > timezone.now():
+        raise InvalidValueError("The compromise lies in the future. Name when the key may first have been used.")
 
     def revoke(*, subject_id: str, actor: str, feed: str) -> None:
         revoke_keys(subject_id=subject_id, reason=reason, actor=actor, feed=feed, invalid_from=invalid_from)

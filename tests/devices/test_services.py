@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from django.utils import timezone
 
 from controlplane.audit.models import AuditEntry
 from devices import claims, selectors, services
@@ -185,3 +186,17 @@ def test_a_used_claim_cannot_be_cancelled(site: Site) -> None:
     machine = enrolled(site)
     with pytest.raises(NotFoundError):
         claims.cancel_claim(claim_id=machine.claim.id, actor="user:1")
+
+
+@pytest.mark.parametrize(
+    ("reason", "hours"), [(Reason.PRIVILEGE_WITHDRAWN, -1), (Reason.KEY_COMPROMISE, 1)], ids=["no compromise", "future"]
+)
+def test_a_date_of_compromise_that_cannot_be_is_refused_and_revokes_nothing(
+    site: Site, reason: Reason, hours: int
+) -> None:
+    device = enrolled(site).device
+    assert device is not None
+    invalid_from = timezone.now() + timedelta(hours=hours)
+    with pytest.raises(InvalidValueError):
+        services.revoke_device(device_id=device.id, actor="user:1", reason=reason, invalid_from=invalid_from)
+    assert services.get_device(device.id).state == "active"
