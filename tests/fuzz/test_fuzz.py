@@ -13,7 +13,7 @@ RUNS = int(os.environ.get("LATTICEWARD_FUZZ_RUNS", "1000000"))
 NAMES = (
     "cbor", "header", "envelope", "opening", "signed-message", "signature", "public-key", "csr", "chain",
     "revocation-list", "status-question", "claim-code", "enrolment", "round-message", "plan", "contribution",
-    "checkpoint", "request", "trust-bundle", "trust-statement", "statement",
+    "checkpoint", "request", "trust-bundle", "record-file", "trust-statement", "statement",
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(

@@ -170,7 +170,7 @@ def test_a_streamed_payload_is_signed_as_the_whole_one() -> None:
 
 def test_every_purpose_has_a_context_of_its_own() -> None:
     assert Purpose.PLAN.context == b"latticeward/plan/v1"
-    assert len({purpose.context for purpose in Purpose}) == len(Purpose) == 16
+    assert len({purpose.context for purpose in Purpose}) == len(Purpose) == 17
 
 
 def test_purposes_are_not_strings_and_keys_are_of_the_right_kind() -> None:
