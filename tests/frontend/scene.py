@@ -249,7 +249,7 @@ def measure_hospitals(model: ModelVersion) -> None:
     """The hospitals' own values of a version, as a plan that releases them would have them kept."""
     plan = model.training.round_plan
     released = replace(plan, release=MetricRelease(hospital_metrics=True, patients_per_class=20))
-    Training.objects.filter(pk=model.training_id).update(plan=released.to_bytes())
+    Training.objects.filter(pk=model.training_id).update(plan=released.to_bytes(), plan_digest=released.digest)
     measured = Participant.objects.filter(round__base_model=model).order_by("device__site__name")
     for participant, value in zip(measured, (0.874, 0.861, 0.702, 0.796), strict=True):
         Participant.objects.filter(pk=participant.pk).update(
