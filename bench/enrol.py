@@ -35,7 +35,8 @@ TIMEOUT_SECONDS: Final = 300
 
 def run() -> Iterator[dict[str, Any]]:
     """Yields ``enrolments_per_s`` over ``enrolled_devices``."""
-    with installation() as server:
+    # All of them ask from one address here.
+    with installation(LATTICEWARD_LIMIT_ENROLMENT="0", LATTICEWARD_LIMIT_PUBLIC="0") as server:
         seconds = _enrol_all(server, _make_codes(server))
     yield {"metric": "enrolments_per_s", "value": round(DEVICES / seconds, 1), "unit": "1/s"}
     yield {"metric": "enrolled_devices", "value": DEVICES, "unit": "n"}

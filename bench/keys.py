@@ -9,7 +9,7 @@ from bench.published import revocation_list, status_answers
 from bench.signed_requests import DEVICES, enrolled_device, send_all, signed_requests
 from latticeward.agent.identity import Identity
 
-REQUESTS: Final = 300
+REQUESTS: Final = 80
 NO_ROUND: Final = "6f2b8a4e-1f07-4f0e-9d5a-000000000404"
 
 

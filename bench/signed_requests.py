@@ -24,7 +24,7 @@ from latticeward.agent.transports import TRANSPORTS
 from latticeward.claim_code import parse_claim
 from latticeward.crypto.httpsig import NONCE_BYTES, sign_request
 
-DEVICES: Final = 16
+DEVICES: Final = 64
 
 
 def enrolled_device(server: Installation, name: str = "bench") -> Identity:
