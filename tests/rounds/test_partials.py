@@ -13,14 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
-from bench.large_model import sealed_update
+from bench.large_model import encoded_update, sealed_update
 from devices.services import suspend_device
 from latticeward.crypto.kem import EncapsulationKey
 from latticeward.errors import NotFoundError
 from latticeward.lifecycle import RoundState
 from latticeward.messages import Assignment
 from latticeward.opening import codec_of
-from latticeward.updates.encoding import EncodedUpdate
 from latticeward.updates.ring import RingVector, accumulate
 from latticeward.updates.tensors import TensorLayout, TensorSpec
 from rounds import tasks
@@ -290,7 +289,7 @@ def test_taking_in_holds_a_batch_and_not_the_cohort(cohort: Cohort, monkeypatch:
     plan = current.training.round_plan
     codec = codec_of(plan)
     assignment = Assignment.from_bytes(bytes(current.assignment))
-    encoded = EncodedUpdate(vector=codec.empty_sum(), saturated=0)
+    encoded = encoded_update(plan, 7)
     submissions = []
     for hospital in cohort.hospitals:
         envelope = sealed_update(
