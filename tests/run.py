@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -29,6 +30,7 @@ SERVICES: Final = {
     "Redis": ("LATTICEWARD_TEST_LIVE_URL", "redis://127.0.0.1:6379/9"),
     "RabbitMQ": ("LATTICEWARD_TEST_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672/%2F"),
 }
+OPENSSL: Final = "LATTICEWARD_TEST_OPENSSL"
 _NOTHING_COLLECTED: Final = 5
 _COUNTED: Final = (0, 1, _NOTHING_COLLECTED)
 
@@ -70,6 +72,15 @@ def _answers(url: str) -> bool:
     return False
 
 
+def _has_new_openssl() -> bool:
+    program = os.environ.get(OPENSSL) or shutil.which("openssl")
+    if not program or not Path(program).exists():
+        return False
+    said = subprocess.run([program, "version"], capture_output=True, text=True, check=False).stdout
+    found = re.match(r"OpenSSL (\d+)\.(\d+)", said)
+    return found is not None and (int(found[1]), int(found[2])) >= (3, 5)
+
+
 def invocations(lacking: Mapping[str, str]) -> list[tuple[str, str]]:
     """The runs to make: a name, and pytest's mark expression."""
     runs = [("main", "not e2e and not postgres"), ("postgres", "postgres and not e2e"), ("e2e", "e2e")]
@@ -99,13 +110,17 @@ def main() -> int:
         prog="ward test", description=__doc__, allow_abbrev=False, epilog="Other arguments go to pytest."
     )
     parser.add_argument("--slow", action="store_true", help="also the tests that take long")
-    parser.add_argument("--require-all", action="store_true", help="leaving out is a failure, but for the slow ones")
+    spared = "leaving out is a failure, but for the slow ones and OpenSSL's"
+    parser.add_argument("--require-all", action="store_true", help=spared)
     options, rest = parser.parse_known_args()
     machine = look_around()
     lacking = dict(machine.lacking)
     left_out = [f"tests marked {mark}: {reason}" for mark, reason in lacking.items()]
     if not options.slow:
         lacking["slow"] = "these take long (./ward test --slow)"
+    if not _has_new_openssl():
+        # No Debian that this runs on ships one, and the standards' rules are tested in its place.
+        lacking["openssl"] = f"no OpenSSL command line of 3.5 or later (name one in {OPENSSL})"
     totals: Counter[str] = Counter()
     broken = False
     REPORTS.mkdir(exist_ok=True)
@@ -123,7 +138,8 @@ def main() -> int:
             counts, skips = read_report(report)
             totals += counts
             left_out += skips
-    told = sorted(left_out) + ([] if options.slow else [f"tests marked slow: {lacking['slow']}"])
+    told = sorted(left_out)
+    told += [f"tests marked {mark}: {lacking[mark]}" for mark in ("slow", "openssl") if mark in lacking]
     print("\nleft out:" if told else "\nnothing was left out", *told, sep="\n  ")
     print(f"\n{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped", flush=True)
     if options.require_all and left_out:

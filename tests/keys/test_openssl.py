@@ -34,7 +34,10 @@ def _openssl() -> str | None:
 
 
 OPENSSL = _openssl()
-pytestmark = pytest.mark.skipif(OPENSSL is None, reason="needs an OpenSSL command line of 3.5 or later")
+pytestmark = [
+    pytest.mark.openssl,
+    pytest.mark.skipif(OPENSSL is None, reason="needs an OpenSSL command line of 3.5 or later"),
+]
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
