@@ -72,13 +72,14 @@ def _answers(url: str) -> bool:
     return False
 
 
-def _has_new_openssl() -> bool:
+def find_openssl() -> str | None:
+    """The command line of OpenSSL 3.5 or later: the one that the environment names, or the one on the path."""
     program = os.environ.get(OPENSSL) or shutil.which("openssl")
     if not program or not Path(program).exists():
-        return False
+        return None
     said = subprocess.run([program, "version"], capture_output=True, text=True, check=False).stdout
     found = re.match(r"OpenSSL (\d+)\.(\d+)", said)
-    return found is not None and (int(found[1]), int(found[2])) >= (3, 5)
+    return program if found and (int(found[1]), int(found[2])) >= (3, 5) else None
 
 
 def invocations(lacking: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -118,7 +119,7 @@ def main() -> int:
     left_out = [f"tests marked {mark}: {reason}" for mark, reason in lacking.items()]
     if not options.slow:
         lacking["slow"] = "these take long (./ward test --slow)"
-    if not _has_new_openssl():
+    if find_openssl() is None:
         # No Debian that this runs on ships one, and the standards' rules are tested in its place.
         lacking["openssl"] = f"no OpenSSL command line of 3.5 or later (name one in {OPENSSL})"
     totals: Counter[str] = Counter()

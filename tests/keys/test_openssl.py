@@ -4,9 +4,6 @@ Runs where such a program is: the one that ``LATTICEWARD_TEST_OPENSSL`` names, o
 none, ``test_rules.py`` holds the same certificates, lists and answers to the standards' rules.
 """
 
-import os
-import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -22,18 +19,9 @@ from keys.models import Certificate, Reason, RevocationList
 from keys.publication import keep_published
 from tests.devices.machine import Machine, enrolled
 from tests.keys.test_publication import leaf_of
+from tests.run import find_openssl
 
-
-def _openssl() -> str | None:
-    path = os.environ.get("LATTICEWARD_TEST_OPENSSL") or shutil.which("openssl")
-    if path is None or not Path(path).exists():
-        return None
-    said = subprocess.run([path, "version"], capture_output=True, text=True, check=False).stdout
-    found = re.match(r"OpenSSL (\d+)\.(\d+)", said)
-    return path if found and (int(found[1]), int(found[2])) >= (3, 5) else None
-
-
-OPENSSL = _openssl()
+OPENSSL = find_openssl()
 pytestmark = [
     pytest.mark.openssl,
     pytest.mark.skipif(OPENSSL is None, reason="needs an OpenSSL command line of 3.5 or later"),
