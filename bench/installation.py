@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
+from urllib.parse import urlsplit
 
 import psycopg
 from kombu import Connection
+from psycopg import sql
 
 from bench.operator_api import OperatorApi
 from bench.processes import Processes, start_server
@@ -67,21 +69,29 @@ def installation(**variables: str) -> Iterator[Installation]:
 def services() -> Iterator[dict[str, str]]:
     """A database of its own, and the addresses of the other services, as settings of a control plane."""
     addresses = {name: os.environ.get(variable, usual) for name, (variable, usual) in SERVICES.items()}
-    name = f"latticeward_bench_{uuid4().hex[:12]}"
-    server = addresses["PostgreSQL"]
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"'.encode())
-    _forget_queues(addresses["RabbitMQ"])
-    try:
-        yield {
-            "LATTICEWARD_DATABASE_URL": f"{server.rsplit('/', 1)[0]}/{name}",
-            "LATTICEWARD_LIVE_URL": addresses["Redis"],
-            "LATTICEWARD_BROKER_URL": addresses["RabbitMQ"],
-        }
-    finally:
+    with own_database(addresses["PostgreSQL"]) as database:
         _forget_queues(addresses["RabbitMQ"])
-        with psycopg.connect(server, autocommit=True) as connection:
-            connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
+        try:
+            yield {
+                "LATTICEWARD_DATABASE_URL": database,
+                "LATTICEWARD_LIVE_URL": addresses["Redis"],
+                "LATTICEWARD_BROKER_URL": addresses["RabbitMQ"],
+            }
+        finally:
+            _forget_queues(addresses["RabbitMQ"])
+
+
+@contextmanager
+def own_database(server: str) -> Iterator[str]:
+    """The address of a fresh database on a server, dropped at the end."""
+    name = f"latticeward_bench_{token_hex(6)}"
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        yield urlsplit(server)._replace(path=f"/{name}").geturl()
+    finally:
+        with psycopg.connect(server, autocommit=True) as admin:
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def _forget_queues(broker: str) -> None:

@@ -15,13 +15,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-import psycopg
-from psycopg import sql
-
+from bench.installation import own_database
 from bench.processes import ROOT, DemoError, end_with_parent
 from bench.reference_arrangement import averages_with_torch, reference_seconds
 
@@ -57,7 +53,7 @@ def run() -> Iterator[Row]:
 
 
 def _drive() -> Iterator[Row]:
-    with _own_database(os.environ["LATTICEWARD_TEST_DATABASE_URL"]) as database, _scratch() as (var, blobs):
+    with own_database(os.environ["LATTICEWARD_TEST_DATABASE_URL"]) as database, _scratch() as (var, blobs):
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("LATTICEWARD_")},
             **{name: os.environ[source] for name, source in _SERVICES.items()},
@@ -82,19 +78,6 @@ def _drive() -> Iterator[Row]:
         finally:
             driver.terminate()
             driver.wait(TIMEOUT_SECONDS)
-
-
-@contextmanager
-def _own_database(server: str) -> Iterator[str]:
-    """The address of a fresh database on a server, dropped at the end."""
-    name = f"latticeward_bench_{token_hex(4)}"
-    with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    try:
-        yield urlsplit(server)._replace(path=f"/{name}").geturl()
-    finally:
-        with psycopg.connect(server, autocommit=True) as admin:
-            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @contextmanager
