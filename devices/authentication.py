@@ -202,7 +202,7 @@ def _identity(key_id: str) -> _Identity:
         raise NotAuthenticatedError(f"no device has the authentication key {key_id}")
     classical = Key.objects.get(subject_id=key.subject_id, purpose="classical", epoch=key.epoch)
     return _Identity(
-        device=Device.objects.select_related("site__federation").get(pk=key.subject_id),
+        device=Device.objects.select_related("site__federation", "device_class").get(pk=key.subject_id),
         authentication=AuthenticationVerifyKey.from_raw(bytes(key.public_key), key.algorithm),
         classical=ClassicalVerifyKey.from_raw(bytes(classical.public_key)),
         classical_id=classical.key_id,

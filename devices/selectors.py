@@ -127,7 +127,7 @@ def read_self(device: Device) -> dict[str, Any]:
         "name": device.name,
         "federation": device.site.federation_id,
         "site": device.site.slug,
-        "device_class": str(getattr(device.device_class, "slug", device.device_class)),
+        "device_class": device.device_class.slug,
         "state": device.state,
         "suite": device.suite,
         "key_epoch": device.key_epoch,
