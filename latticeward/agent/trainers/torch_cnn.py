@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from latticeward.agent.jobs.job import SiteData
-from latticeward.agent.trainers.trainer import TrainerSettings, batches
+from latticeward.agent.trainers.torch_adam import tensors_of, train_by_adam
+from latticeward.agent.trainers.trainer import TrainerSettings
 from latticeward.errors import LayoutMismatchError
 from latticeward.updates.tensors import FloatVector, TensorLayout, check_vector
 
-# As in torch_mlp: one thread keeps the order of additions, and several agents may share a machine.
-torch.set_num_threads(1)
 _SCORED_AT_ONCE = 512
 
 
@@ -42,21 +41,15 @@ class TorchCnn:
     ) -> tuple[FloatVector, int]:
         """``settings.epochs`` passes of Adam, its moments new in each round, on the mean cross entropy."""
         self._check(vector, data.train_x)
-        base = torch.from_numpy(vector.copy())
-        flat = base.clone().requires_grad_()
         x = self._signals(data.train_x)
         y = torch.from_numpy(data.train_y)
-        decay = torch.cat([torch.full((int(np.prod(s)),), settings.l2 if len(s) > 1 else 0.0) for s in self._shapes])
-        optimiser = torch.optim.Adam([flat], lr=settings.learning_rate)
-        for _ in range(settings.epochs):
-            for rows in batches(data.num_examples, settings.batch_size, rng):
-                chosen = torch.from_numpy(rows)
-                loss = functional.cross_entropy(self._forward(flat, x[chosen]), y[chosen])
-                (gradient,) = torch.autograd.grad(loss, flat)
-                flat.grad = gradient + decay * flat.detach() + settings.proximal_mu * (flat.detach() - base)
-                optimiser.step()
-        update: FloatVector = (flat.detach() - base).numpy()
-        return update, data.num_examples
+
+        def loss_of(flat: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            return functional.cross_entropy(self._forward(flat, x[rows]), y[rows])
+
+        examples = data.num_examples
+        update = train_by_adam(vector, self._shapes, loss_of, examples=examples, settings=settings, rng=rng)
+        return update, examples
 
     def scores(self, vector: FloatVector, x: FloatVector) -> NDArray[np.float64]:
         """The softmax of the network's outputs, shape (n, classes)."""
@@ -68,8 +61,7 @@ class TorchCnn:
         return probabilities
 
     def _forward(self, flat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        parts = torch.split(flat, [int(np.prod(shape)) for shape in self._shapes])
-        tensors = [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        tensors = tensors_of(flat, self._shapes)
         layers = list(zip(tensors[::2], tensors[1::2], strict=True))
         for weight, bias in layers[:-1]:
             x = functional.max_pool1d(functional.relu(functional.conv1d(x, weight, bias, padding="same")), 2)
