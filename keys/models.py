@@ -50,7 +50,7 @@ class Key(models.Model):
     created_at = models.DateTimeField()
     not_before_at = models.DateTimeField(null=True)
     not_after_at = models.DateTimeField(null=True)
-    suspended_at = models.DateTimeField(null=True, help_text="since when, while it is suspended")
+    suspended_at = models.DateTimeField(null=True, help_text="since when, while its subject is suspended")
     superseded_at = models.DateTimeField(null=True)
     overlap_until = models.DateTimeField(null=True)
     uses = models.BigIntegerField(default=0, help_text="signed, verified or sealed to; counted in batches")

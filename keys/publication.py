@@ -26,7 +26,7 @@ from latticeward.crypto.certificate import PROFILES
 from latticeward.crypto.certificate_keys import CertificateSigningKey
 from latticeward.crypto.issuing import RESPONDER_LIFETIME, make_responder
 from latticeward.crypto.revocation import DIGEST_NAMES, HOLD, make_revocation_list, make_status
-from latticeward.lifecycle import KEY, KeyState
+from latticeward.lifecycle import KEY
 
 LIST_EVERY: Final = timedelta(hours=1)
 LIST_LIFETIME: Final = timedelta(hours=24)
@@ -137,7 +137,7 @@ def _keep_list(issuer: Certificate, now: datetime, *, every: timedelta, lifetime
 def _basis(issuer: Certificate, now: datetime) -> str:
     living = Certificate.objects.filter(issuer=issuer, not_after_at__gt=now)
     revoked = living.filter(key__revocation__isnull=False)
-    held = living.filter(key__revocation__isnull=True, key__state=KeyState.SUSPENDED)
+    held = living.filter(key__revocation__isnull=True, key__suspended_at__isnull=False)
     counts = (
         revoked.aggregate(count=Count("pk"), last=Max("key__revocation__revoked_at")),
         held.aggregate(count=Count("pk"), last=Max("key__suspended_at")),
@@ -149,7 +149,7 @@ def _renew_answers(responder: Key, now: datetime) -> None:
     answers = StatusAnswer.objects.filter(certificate=OuterRef("pk"))
     present = Case(
         When(key__revocation__isnull=False, then=F("key__revocation__reason")),
-        When(key__state=KeyState.SUSPENDED, then=Value(HOLD)),
+        When(key__suspended_at__isnull=False, then=Value(HOLD)),
         default=Value(""),
         output_field=TextField(),
     )

@@ -190,15 +190,16 @@ def read_statement(subject_id: str, *, epoch: int) -> KeyStatement:
 
 def revoked_certificates(certificates: QuerySet[Certificate]) -> dict[str, RevokedCertificate]:
     """Of some certificates those that are revoked or on hold, by serial; a revocation stands over a hold."""
-    rows = certificates.filter(Q(key__revocation__isnull=False) | Q(key__state=KeyState.SUSPENDED))
+    rows = certificates.filter(Q(key__revocation__isnull=False) | Q(key__suspended_at__isnull=False))
     found = {}
     for row in rows.select_related("key__revocation"):
         revocation = getattr(row.key, "revocation", None)
+        revoked_at = revocation.revoked_at if revocation else row.key.suspended_at
+        assert revoked_at is not None, "what is neither revoked nor on hold was not asked for"
         found[row.serial] = RevokedCertificate(
             serial=row.serial,
             reason=revocation.reason if revocation else HOLD,
-            # A key that was suspended before the time was kept is on hold since it became known.
-            revoked_at=revocation.revoked_at if revocation else row.key.suspended_at or row.not_before_at,
+            revoked_at=revoked_at,
             invalid_from=revocation.invalid_from if revocation else None,
         )
     return found

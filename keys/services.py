@@ -194,15 +194,23 @@ def require_certifiable(keys: DevicePublicKeys) -> None:
 
 
 def suspend_keys(*, subject_id: str, actor: str, feed: str) -> None:
-    """Suspend a subject's active keys, until they are reinstated."""
+    """Suspend a subject's active keys, until they are reinstated.
+
+    Keys that were superseded stay what they are, but their certificates may last for months yet, and other people's
+    tools know nothing of our overlap: these go on hold with the rest.
+    """
+    now = timezone.now()
     active = Key.objects.filter(subject_id=subject_id, state=KeyState.ACTIVE)
-    _move(active, "suspend", actor=actor, feed=feed, suspended_at=timezone.now())
+    _move(active, "suspend", actor=actor, feed=feed, suspended_at=now)
+    replaced = Key.objects.filter(subject_id=subject_id, state=KeyState.DEACTIVATED, not_after_at__gt=now)
+    replaced.filter(suspended_at=None).update(suspended_at=now)
 
 
 def reinstate_keys(*, subject_id: str, actor: str, feed: str) -> None:
-    """Make a subject's suspended keys active again."""
+    """Make a subject's suspended keys active again, and take the superseded ones off their hold."""
     suspended = Key.objects.filter(subject_id=subject_id, state=KeyState.SUSPENDED)
     _move(suspended, "reinstate", actor=actor, feed=feed, suspended_at=None)
+    Key.objects.filter(subject_id=subject_id, state=KeyState.DEACTIVATED).update(suspended_at=None)
 
 
 def retire_waiting_keys(*, subject_id: str, actor: str, feed: str) -> None:

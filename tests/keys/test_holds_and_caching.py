@@ -12,9 +12,10 @@ from django.test import Client
 
 from devices import services
 from devices.models import Site
-from keys.models import Reason, RevocationList
+from keys.models import Key, Reason, RevocationList
 from keys.publication import keep_published
 from tests.devices.machine import Machine, enrolled
+from tests.devices.renewing import renewed
 from tests.keys.test_publication import ask, leaf_of, listed, question
 
 
@@ -53,6 +54,49 @@ def test_a_suspended_device_is_on_hold_in_list_and_status_and_leaves_both_on_rei
     assert ask(client, question(machine)).certificate_status is ocsp.OCSPCertStatus.GOOD
     lists = RevocationList.objects.filter(issuer__key__purpose="issuing")
     assert list(lists.order_by("number").values_list("number", flat=True)) == [2, 3, 4]
+
+
+def test_a_suspension_holds_the_certificate_of_an_earlier_epoch_too_and_reinstatement_lets_go_of_both(
+    site: Site, client: Client
+) -> None:
+    machine = enrolled(site)
+    assert machine.device is not None
+    before, asked = leaf_of(machine).serial, question(machine)
+    renewed(machine)
+    suspend(machine)
+    keep_published()
+    assert before in listed() and len(listed()) == 2
+    assert ask(client, asked).revocation_reason is x509.ReasonFlags.certificate_hold
+    services.reinstate_device(device_id=machine.device.id, actor="user:1")
+    keep_published()
+    assert listed() == frozenset()
+    assert ask(client, asked).certificate_status is ocsp.OCSPCertStatus.GOOD
+    assert set(Key.objects.filter(owner="device", epoch=1).values_list("state", flat=True)) == {"deactivated"}
+
+
+def test_a_revocation_takes_the_place_of_the_hold_on_an_earlier_certificate(site: Site, client: Client) -> None:
+    machine = enrolled(site)
+    assert machine.device is not None
+    asked = question(machine)
+    renewed(machine)
+    suspend(machine)
+    keep_published()
+    services.revoke_device(device_id=machine.device.id, actor="user:2", reason=Reason.CESSATION_OF_OPERATION)
+    keep_published()
+    assert ask(client, asked).revocation_reason is x509.ReasonFlags.cessation_of_operation
+    assert len(listed()) == 2
+
+
+def test_a_certificate_that_has_ended_is_neither_held_nor_revoked(site: Site) -> None:
+    machine = enrolled(site)
+    assert machine.device is not None
+    renewed(machine)
+    over = datetime.now(UTC) - timedelta(seconds=1)
+    Key.objects.filter(owner="device", epoch=1).update(not_after_at=over)
+    suspend(machine)
+    assert not Key.objects.filter(owner="device", epoch=1).exclude(suspended_at=None).exists()
+    services.revoke_device(device_id=machine.device.id, actor="user:2", reason=Reason.PRIVILEGE_WITHDRAWN)
+    assert not Key.objects.filter(owner="device", epoch=1, revocation__isnull=False).exists()
 
 
 def test_one_suspended_and_one_reinstated_between_two_heartbeats_make_a_new_list(site: Site) -> None:
