@@ -112,18 +112,24 @@ def start_rotation(
 
 
 def retire_suite(
-    *, federation: Federation, suite: str, retire_at: datetime, actor: str, why: str = "", at_once: int = AT_ONCE
+    *, federation: Federation, suite: str, retire_at: datetime | None, actor: str, why: str = "", at_once: int = AT_ONCE
 ) -> Rotation | None:
     """Retire a suite from a date, and migrate every device that uses it to the best suite that is left.
+
+    Args:
+        retire_at: None is now.
 
     Returns:
         The job; None if no device uses the suite.
 
     Raises:
         UnsupportedSuiteError, StateError, InvalidTransitionError: it cannot be retired; nothing was changed.
+        InvalidValueError: the date is over.
     """
     with transaction.atomic():
-        suites.announce_retirement(federation=federation, suite=suite, retire_at=retire_at, actor=actor, why=why)
+        policy = suites.announce_retirement(
+            federation=federation, suite=suite, retire_at=retire_at, actor=actor, why=why
+        )
         # A rotation that runs already would give these devices keys of the very suite that goes.
         for job in federation.rotations.filter(state__in=_OPEN_JOBS):
             if job.rows.filter(state__in=OPEN, suite=suite).exists():
@@ -139,7 +145,7 @@ def retire_suite(
             why=why or f"the suite {suite} is retired",
             at_once=at_once,
             leaving=suite,
-            due_at=retire_at,
+            due_at=policy.retire_at,
         )
 
 
@@ -148,6 +154,7 @@ def keep_suite(*, federation: Federation, suite: str, actor: str) -> None:
 
     Raises:
         NotFoundError, InvalidTransitionError: it is not retiring.
+        StateError: its date has come.
     """
     with transaction.atomic():
         suites.keep_suite(federation=federation, suite=suite, actor=actor)

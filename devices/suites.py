@@ -21,7 +21,7 @@ from devices.models import Device, DeviceClass, Federation, SuitePolicy
 from latticeward.crypto.selftest import run_selftest
 from latticeward.crypto.suites import MAKEABLE, SUITES, Suite, get_suite, negotiate, strongest
 from latticeward.enrolment_messages import EnrolmentTranscript
-from latticeward.errors import NotFoundError, StaleStateError, StateError, UnsupportedSuiteError
+from latticeward.errors import InvalidValueError, NotFoundError, StaleStateError, StateError, UnsupportedSuiteError
 from latticeward.lifecycle import SUITE, DeviceState, SuiteState
 
 
@@ -134,21 +134,30 @@ def accept_suite(*, federation: Federation, suite: str, actor: str) -> SuitePoli
     run_selftest((suite,))
     with transaction.atomic():
         row = _policy(federation, suite)
-        record(
-            "suite.accepted", actor=actor, feed=federation.feed, subject=("suite", row.id), details={"suite": suite}
-        )
+        record("suite.accepted", actor=actor, feed=federation.feed, subject=("suite", row.id), details={"suite": suite})
     return row
 
 
 def announce_retirement(
-    *, federation: Federation, suite: str, retire_at: datetime, actor: str, why: str
+    *, federation: Federation, suite: str, retire_at: datetime | None, actor: str, why: str
 ) -> SuitePolicy:
     """Say from when on a suite makes nothing new; the job that migrates its devices is the caller's.
 
+    Args:
+        retire_at: None is now: every device that uses it can renew, and make nothing else, until it has other keys.
+            That must be said, not be the accident of a date that was mistyped, since it cannot be taken back.
+
     Raises:
+        InvalidValueError: the date is over.
         UnsupportedSuiteError: the federation does not accept it, so there is nothing to retire.
         StateError: it is retiring or retired already, or no other suite is left.
     """
+    now = timezone.now()
+    if retire_at is not None and retire_at <= now:
+        raise InvalidValueError(
+            "That date is over, and a retirement cannot be taken back. Name a later one, or say now."
+        )
+    retire_at = retire_at or now
     if suite not in accepted_suites():
         raise UnsupportedSuiteError(f"the suite {suite} is not accepted here")
     if not set(staying_suites()) - {suite}:
@@ -163,7 +172,7 @@ def announce_retirement(
             feed=federation.feed,
             details={"suite": suite, "retire_at": retire_at.isoformat().replace("+00:00", "Z"), "why": why},
             retire_at=retire_at,
-            changed_at=timezone.now(),
+            changed_at=now,
         )
     return row
 
@@ -174,10 +183,13 @@ def keep_suite(*, federation: Federation, suite: str, actor: str) -> SuitePolicy
     Raises:
         NotFoundError: there is no policy of this suite.
         InvalidTransitionError: it is not retiring.
+        StateError: its date has come.
     """
     row = federation.suite_policies.filter(suite=suite).first()
     if row is None:
         raise NotFoundError(f"nothing was decided about the suite {suite}")
+    if row.retire_at is not None and row.retire_at <= timezone.now():
+        raise StateError(f"the suite {suite} is over since {row.retire_at.isoformat()}: that is for good")
     apply_transition(
         row,
         SUITE,

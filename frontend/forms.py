@@ -248,10 +248,15 @@ class RotationForm(LookingForm):
 
 
 class RetireSuiteForm(LookingForm):
-    """From when on a suite makes nothing new."""
+    """From when on a suite makes nothing new: a day to come, or now."""
 
-    retire_at = forms.DateField()
+    retire_at = forms.DateField(required=False)
+    now = forms.BooleanField(required=False)
 
-    def clean_retire_at(self) -> datetime:
-        """The beginning of that day, UTC."""
-        return datetime.combine(self.cleaned_data["retire_at"], time(), tzinfo=UTC)
+    def clean(self) -> dict[str, Any]:
+        """``retire_at`` is the beginning of the day, UTC, or None for now."""
+        values: dict[str, Any] = super().clean() or {}
+        day = values.get("retire_at")
+        if values.pop("now", False) == (day is not None):
+            raise forms.ValidationError("Name the day from which the suite makes nothing new, or tick now: not both.")
+        return {"retire_at": datetime.combine(day, time(), tzinfo=UTC) if day else None}

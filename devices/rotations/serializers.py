@@ -29,11 +29,18 @@ class RotationOrderSerializer(ScopeSerializer):
 
 
 class RetirementSerializer(serializers.Serializer[Any]):
-    """From when on a suite makes nothing new."""
+    """From when on a suite makes nothing new: a date to come, or now."""
 
-    retire_at = serializers.DateTimeField()
+    retire_at = serializers.DateTimeField(required=False, help_text="to come; leave it out with now")
+    now = serializers.BooleanField(required=False, default=False, help_text="at once, and for good")
     why = serializers.CharField(max_length=200, required=False, allow_blank=True, default="")
     at_once = serializers.IntegerField(min_value=1, max_value=AT_ONCE_LIMIT, default=AT_ONCE)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """``retire_at`` is None for now."""
+        if attrs.pop("now") == ("retire_at" in attrs):
+            raise serializers.ValidationError("Name either retire_at or now.")
+        return {"retire_at": None, **attrs}
 
 
 class StragglerSerializer(serializers.Serializer[Any]):

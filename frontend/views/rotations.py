@@ -4,7 +4,7 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
@@ -45,7 +45,6 @@ def rotation_list(request: HttpRequest) -> HttpResponse:
     context = {
         "federation": federation,
         "form": form,
-        "retire_form": RetireSuiteForm(),
         "radius": radius,
         "rounds": rounds,
         "due": [(row, word_of("due", row.reason)) for row in due_devices(federation)] if federation else [],
@@ -117,11 +116,13 @@ def suite_move(request: HttpRequest, suite: str, event: str) -> HttpResponse:
                 suites.accept_suite(federation=federation, suite=suite, actor=actor)
             case "keep":
                 rotation.keep_suite(federation=federation, suite=suite, actor=actor)
-            case _:
+            case "retire":
                 form = RetireSuiteForm(request.POST)
                 if not form.is_valid():
-                    return _refused(request, "Name the date from which the suite makes nothing new.")
+                    return _refused(request, next(error for errors in form.errors.values() for error in errors))
                 job = rotation.retire_suite(federation=federation, suite=suite, actor=actor, **form.cleaned_data)
+            case _:
+                raise Http404(event)
     except LatticewardError as error:
         return _refused(request, _say(error))
     transaction.on_commit(tasks.advance_rotations.delay)

@@ -18,6 +18,7 @@ from keys.models import Key, Reason
 from keys.usage import count_use, flush_uses
 from latticeward.errors import (
     InvalidTransitionError,
+    InvalidValueError,
     MalformedMessageError,
     StateError,
     UnsupportedSuiteError,
@@ -268,6 +269,27 @@ def test_of_two_suites_one_stays(machines: list[Machine], federation_of: Federat
     assert suites.SuitePolicy.objects.get(suite="high").state == "accepted"
 
 
+def test_a_date_that_is_over_is_refused_and_now_must_be_said(
+    machines: list[Machine], federation_of: Federation
+) -> None:
+    suites.accept_suite(federation=federation_of, suite="high", actor="user:1")
+    with pytest.raises(InvalidValueError, match="over"):
+        retire(federation_of, days=-1)
+    assert suites.accepted_suites() == ("hybrid", "high") and not Rotation.objects.exists()
+    job = rotation.retire_suite(federation=federation_of, suite="hybrid", retire_at=None, actor="user:1")
+    assert job is not None and job.due_at is not None and job.due_at <= timezone.now()
+    assert suites.accepted_suites() == ("high",)
+    rotation.advance_rotations()
+    assert {device_of(renew(machine)).suite for machine in machines} == {"high"}
+
+
+def test_a_retirement_whose_date_has_come_is_not_taken_back(machines: list[Machine], federation_of: Federation) -> None:
+    suites.accept_suite(federation=federation_of, suite="high", actor="user:1")
+    rotation.retire_suite(federation=federation_of, suite="hybrid", retire_at=None, actor="user:1")
+    with pytest.raises(StateError, match="for good"):
+        rotation.keep_suite(federation=federation_of, suite="hybrid", actor="user:1")
+
+
 def test_a_rotation_moves_nobody_back_to_a_suite_that_goes(machines: list[Machine], federation_of: Federation) -> None:
     suites.accept_suite(federation=federation_of, suite="high", actor="user:1")
     rotation.cancel_rotation(rotation_id=retire(federation_of).id, actor="user:1")
@@ -377,8 +399,8 @@ def test_a_retirement_can_be_taken_back_before_its_date_and_not_after(
     job.refresh_from_db()
     assert (job.state, suites.accepted_suites()) == ("cancelled", ("hybrid", "high"))
     assert not Device.objects.exclude(renewal_reason="").exists()
-    retire(federation_of, days=-1)
-    suites.retire_due()
+    retire(federation_of)
+    suites.retire_due(now=timezone.now() + timedelta(days=31))
     with pytest.raises(InvalidTransitionError):
         rotation.keep_suite(federation=federation_of, suite="hybrid", actor="user:1")
     with pytest.raises(StateError, match="retired"):
@@ -419,6 +441,11 @@ def test_rotations_and_suites_are_moved_over_rest(
 
     assert client.post("/api/v1/suites/high/accept", content_type="application/json").json()["state"] == "accepted"
     retire_at = (timezone.now() + timedelta(days=9)).isoformat()
+    for wrong in ({}, {"now": False}, {"now": True, "retire_at": retire_at}, {"retire_at": "2020-01-01T00:00:00Z"}):
+        refused = client.post("/api/v1/suites/hybrid/retire", wrong, content_type="application/json")
+        assert refused.json()["type"] in ("invalid_input", "invalid_value") and not Rotation.objects.exclude(
+            state="cancelled"
+        )
     retired = client.post("/api/v1/suites/hybrid/retire", {"retire_at": retire_at}, content_type="application/json")
     assert (retired.status_code, retired.json()["state"]) == (200, "retiring")
     states = {row["suite"]: row["state"] for row in client.get("/api/v1/suites").json()}

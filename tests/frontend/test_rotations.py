@@ -59,6 +59,22 @@ def test_a_suite_is_accepted_retired_and_kept(person: Client, federation: Federa
     assert Rotation.objects.get().state == "cancelled"
 
 
+def test_a_suite_is_retired_from_a_day_to_come_or_now_and_nothing_else(person: Client, federation: Federation) -> None:
+    person.post(reverse("suite-move", args=["high", "accept"]))
+    address = reverse("suite-move", args=["hybrid", "retire"])
+    for sent, told in (
+        ({}, "Name the day"),
+        ({"retire_at": "2099-01-01", "now": "on"}, "not both"),
+        ({"retire_at": "the day after"}, "Enter a valid date"),
+        ({"retire_at": "2020-01-01"}, "date is over"),
+    ):
+        assert told in person.post(address, sent, follow=True).content.decode()
+    assert person.post(reverse("suite-move", args=["hybrid", "destroy"]), {"now": "on"}).status_code == 404
+    assert suites.accepted_suites() == ("hybrid", "high")
+    person.post(address, {"now": "on"})
+    assert suites.accepted_suites() == ("high",)
+
+
 def test_only_operators_move_rotations_and_suites(client: Client, compliance: User, federation: Federation) -> None:
     client.force_login(compliance)
     assert client.post(reverse("rotation-start"), {"scope": "fleet"}).status_code == 403
