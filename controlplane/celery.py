@@ -89,6 +89,7 @@ def configure(sender: Any, **_: Any) -> None:
 def refuse_unsound_worker(**_: Any) -> None:
     """Stop a worker's start with one sentence when a primitive, a key or the set-up is not as it must be."""
     from django.core.management.base import SystemCheckError
+    from django.db import connections
 
     from controlplane.startup import require_sound_process
     from latticeward.errors import LatticewardError
@@ -97,6 +98,11 @@ def refuse_unsound_worker(**_: Any) -> None:
         require_sound_process()
     except (LatticewardError, SystemCheckError) as error:
         raise SystemExit(str(error)) from error
+    # The processes that the worker forks must not share its connection, nor a pool whose threads stay behind.
+    for connection in connections.all(initialized_only=True):
+        connection.close()
+        if close_pool := getattr(connection, "close_pool", None):
+            close_pool()
 
 
 app.autodiscover_tasks(["keys", "devices", "rounds"])

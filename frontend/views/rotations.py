@@ -119,7 +119,7 @@ def suite_move(request: HttpRequest, suite: str, event: str) -> HttpResponse:
             case "retire":
                 form = RetireSuiteForm(request.POST)
                 if not form.is_valid():
-                    return _refused(request, next(error for errors in form.errors.values() for error in errors))
+                    return _refused(request, next(str(error) for errors in form.errors.values() for error in errors))
                 job = rotation.retire_suite(federation=federation, suite=suite, actor=actor, **form.cleaned_data)
             case _:
                 raise Http404(event)
