@@ -8,7 +8,7 @@ mean does not live here.
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
@@ -233,11 +233,9 @@ def _write(plain: Any) -> bytes:
 
 def _plain(value: Any, depth: int) -> Any:
     """The value in exact built-in types, or a refusal; recursion stops at the depth limit, long before Python's."""
-    if value is None or isinstance(value, bool):
-        return value
     if isinstance(value, str):
         return _text(value)
-    if isinstance(value, bytes):
+    if value is None or isinstance(value, bytes | bool):
         return value
     if isinstance(value, int):
         if not INTEGER_LOW <= value <= INTEGER_HIGH:
@@ -252,23 +250,23 @@ def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item, depth + 1) for item in value]
     if isinstance(value, Mapping):
-        return dict(_plain_items(value, depth + 1))
+        return {_key(key): _plain(item, depth + 1) for key, item in value.items()}
     raise MalformedMessageError(f"a value of type {type(value).__name__} has no encoding")
 
 
-def _plain_items(value: Mapping[Any, Any], depth: int) -> Iterator[tuple[str, Any]]:
-    for key, item in value.items():
-        if not isinstance(key, str):
-            raise MalformedMessageError("a map key is not text")
-        yield _text(key), _plain(item, depth)
+def _key(value: Any) -> str:
+    if not isinstance(value, str):
+        raise MalformedMessageError("a map key is not text")
+    return _text(value)
 
 
 def _text(value: str) -> str:
     # Lone surrogates exist in Python strings and not in UTF-8.
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise MalformedMessageError("a text is not valid Unicode") from error
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise MalformedMessageError("a text is not valid Unicode") from error
     return str.__str__(value)
 
 
