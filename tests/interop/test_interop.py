@@ -1,5 +1,6 @@
 """Devices that share only docs/protocol.md with the product take part in a training of the real server, over HTTP."""
 
+import json
 import os
 import signal
 import socket
@@ -18,7 +19,11 @@ from bench.operator_api import OperatorApi
 from bench.processes import Processes, start_server
 from tests.architecture.test_imports import imported_roots
 from tests.interop import wire
-from tests.interop.client import Device, Problem
+from tests.interop.client import Device
+from tests.interop.plans import assigned, contribution, version_zero
+from tests.interop.proofs import proven_entry
+from tests.interop.records import recorded_model, round_record
+from tests.interop.signed_http import JSON, Problem
 
 HERE = Path(__file__).parent
 SITES = ("north", "east", "south", "west")
@@ -74,11 +79,23 @@ def devices(api: OperatorApi) -> list[Device]:
     return enrolled
 
 
+def work(device: Device, *, wait: float = 0, after: str = "") -> Any:
+    return device.ask_json("/api/v1/work", f"wait={wait}&after={after}")[1]
+
+
+def join(device: Device, round_id: str) -> Any:
+    return json.loads(device.ask("POST", f"/api/v1/rounds/{round_id}/join", body=b"{}", content_type=JSON)[2])
+
+
+def floats(weights: bytes) -> np.ndarray:
+    return np.frombuffer(weights, "<f4")
+
+
 def next_round(device: Device, training: str, number: int) -> dict[str, Any]:
     """Wait for a round of this training as a device does, by long polls."""
     token, deadline = "", time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        told = device.work(wait=5, after=token)
+        told = work(device, wait=5, after=token)
         token = told["token"]
         for row in told["rounds"]:
             if (row["training"], row["number"]) == (training, number):
@@ -90,7 +107,7 @@ def reach(device: Device, round_id: str, state: str) -> None:
     """Wait until a round is in a state."""
     token, deadline = "", time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        told = device.work(wait=5, after=token)
+        told = work(device, wait=5, after=token)
         token = told["token"]
         if any((row["round"], row["state"]) == (round_id, state) for row in told["rounds"]):
             return
@@ -109,37 +126,44 @@ def pooled_auc(histograms: list[list[int]]) -> float:
     return float(right / (negatives.sum() * positives.sum()))
 
 
-def test_the_client_knows_nothing_of_the_product() -> None:
-    allowed = sys.stdlib_module_names | {"cryptography", "cbor2", "numpy", "tests"}
-    for name in ("wire.py", "client.py"):
-        assert imported_roots(HERE / name) <= allowed
-        lines = (HERE / name).read_text(encoding="utf-8").splitlines()
+def test_the_client_needs_two_packages_and_nothing_of_the_product() -> None:
+    allowed = sys.stdlib_module_names | {"cryptography", "cbor2", "tests"}
+    parts = [path for path in HERE.glob("*.py") if not path.name.startswith("test_")]
+    assert {path.stem for path in parts} >= {"client", "wire", "signed_http", "plans", "records", "proofs"}
+    for path in parts:
+        assert imported_roots(path) <= allowed
+        lines = path.read_text(encoding="utf-8").splitlines()
         ours = [line for line in lines if line.startswith(("from tests", "import tests"))]
         assert all(line.startswith("from tests.interop") for line in ours)
 
 
 def test_a_training_from_the_first_contribution_to_the_last_proof(api: OperatorApi, devices: list[Device]) -> None:
     training = api.post("/api/v1/trainings", {"job": "heart", "rounds": 1})["id"]
-    current = next_round(devices[0], training, 1)
-    updates, histograms, submissions = [], [], []
+    current = next_round(devices[0], training, 1)["round"]
+    updates, histograms, receipts = [], [], []
     examples = (120, 300, 250, 900)  # the last is held at the plan's cap of 400
 
     for number, device in enumerate(devices):
-        plan, assignment = device.assignment(current["round"])
+        plan, assignment = assigned(device, current)
         assert (plan["job"], assignment["kind"], assignment["base_model"]) == ("heart", "training", None)
-        assert device.join(current["round"])["participant"] == "joined"
+        assert join(device, current)["participant"] == "joined"
         updates.append(np.random.default_rng(number).normal(size=36).astype(np.float32) * (0.1 + number))
         histograms.append(counts_of(number))
-    reach(devices[0], current["round"], "collecting")
-    base = wire.version_zero(devices[0].assignments[current["round"]][0])
+    reach(devices[0], current, "collecting")
+    base = version_zero(plan)
+    assert wire.digest("latticeward/weights/v1", base) == assignment["base_model_digest"]
     for device, update, weight, histogram in zip(devices, updates, examples, histograms, strict=True):
-        submissions.append(device.contribute(current["round"], base, update, weight, histogram))
-    for device, submission in zip(devices, submissions, strict=True):
-        outcome = device.outcome(submission)
+        plaintext = contribution(plan, "training", update.tolist(), weight, histogram)
+        receipts.append(device.submit(assignment, plaintext))
+    for device, receipt in zip(devices, receipts, strict=True):
+        outcome = device.ask_json(f"/api/v1/submissions/{receipt['submission_id']}", "wait=20")[1]
         assert (outcome["state"], outcome["code"]) == ("accepted", None)
 
-    reach(devices[0], current["round"], "published")
-    records = [device.record(current["round"]) for device in devices]
+    reach(devices[0], current, "published")
+    records = [
+        round_record(device, assignment, receipt["submission_digest"])
+        for device, receipt in zip(devices, receipts, strict=True)
+    ]
     record = records[0]
     assert all(other == record for other in records)
     assert (record["accepted"], [row["outcome"] for row in record["participants"]]) == (4, ["accepted"] * 4)
@@ -149,27 +173,27 @@ def test_a_training_from_the_first_contribution_to_the_last_proof(api: OperatorA
         "hospitals": 4,
         "patients": sum(map(sum, histograms)),
     }
-    models = [device.model(record) for device in devices]
-    assert all(np.array_equal(model, models[0]) for model in models)
-    assert np.allclose(models[0], base + expected_mean(plan, updates, examples), atol=1e-6)
+    models = [recorded_model(device, record) for device in devices]
+    assert all(model == models[0] for model in models)
+    assert np.allclose(floats(models[0]), floats(base) + expected_mean(plan, updates, examples), atol=1e-6)
 
     evaluated = next_round(devices[0], training, 2)
     assert evaluated["base_model"] == record["model_id"]
     for device in devices:
-        _, assignment = device.assignment(evaluated["round"])
-        assert (assignment["kind"], assignment["base_model_digest"]) == ("evaluation", record["weights_digest"])
-        device.join(evaluated["round"])
+        _, evaluation = assigned(device, evaluated["round"])
+        assert (evaluation["kind"], evaluation["base_model_digest"]) == ("evaluation", record["weights_digest"])
+        join(device, evaluated["round"])
     reach(devices[0], evaluated["round"], "collecting")
     for device, weight, histogram in zip(devices, examples, histograms, strict=True):
-        device.contribute(evaluated["round"], models[0], np.zeros(36), weight, histogram)
+        last_receipt = device.submit(evaluation, contribution(plan, "evaluation", [0.0] * 36, weight, histogram))
     reach(devices[0], evaluated["round"], "published")
-    last = devices[0].record(evaluated["round"])
+    last = round_record(devices[-1], evaluation, last_receipt["submission_digest"])
     assert (last["model_id"], last["weights_digest"], last["metric"]) == (None, None, record["metric"])
 
-    for device, submission in zip(devices, submissions, strict=True):
-        entry = device.proof(submission, current["round"])
+    for device, receipt in zip(devices, receipts, strict=True):
+        entry = proven_entry(device, receipt["submission_id"], receipt["submission_digest"])
         assert entry["actor"] == f"device:{device.id}"
-        assert entry["feed"] == f"round:{current['round']}"
+        assert entry["feed"] == f"round:{current}"
 
 
 def expected_mean(plan: dict[str, Any], updates: list[np.ndarray], examples: tuple[int, ...]) -> np.ndarray:
@@ -194,7 +218,7 @@ def test_a_device_cannot_sign_for_another(devices: list[Device]) -> None:
     impostor.keys.authentication, impostor.keys.classical = other.authentication, other.classical
     impostor.keys.public = own.public
     with pytest.raises(Problem) as caught:
-        impostor.work()
+        work(impostor)
     assert (caught.value.status, caught.value.code) == (403, "invalid_signature")
 
 
@@ -215,9 +239,9 @@ def test_a_stopping_server_lets_waiting_devices_go(tmp_path: Path) -> None:
     with processes_in(tmp_path) as running:
         device = Device(claim(start(running), SITES[0]))
         device.enrol()
-        token = device.work()["token"]
+        token = work(device)["token"]
         answers: list[Any] = []
-        waiting = threading.Thread(target=lambda: answers.append(device.work(wait=25, after=token)))
+        waiting = threading.Thread(target=lambda: answers.append(work(device, wait=25, after=token)))
         waiting.start()
         time.sleep(0.5)
         started = time.monotonic()

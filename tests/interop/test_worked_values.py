@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa, mlkem, x25519
 
 from tests.interop import wire
+from tests.interop.plans import contribution, version_zero
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
 SEED = bytes(range(32))
@@ -47,8 +47,8 @@ VALUES = {
     "its mac_key": CLAIM.mac_key.hex(),
     "MAC of a T1": wire.mac(CLAIM.mac_key, "latticeward/enrolment-device-mac/v1", b"T1").hex(),
     "T2 of": wire.digest("latticeward/enrolment/v1", b"T1", b"A").hex(),
-    "version 0": wire.version_zero({"layout": LAYOUT, "initial": {"kind": "glorot", "seed": 7}}).tobytes().hex(),
-    "contribution of a zero update": wire.contribution(PLAN, "evaluation", np.zeros(2), 100, [7, 9]).hex(),
+    "version 0": version_zero({"layout": LAYOUT, "initial": {"kind": "glorot", "seed": 7}}).hex(),
+    "contribution of a zero update": contribution(PLAN, "evaluation", [0.0, 0.0], 100, [7, 9]).hex(),
     "submission digest": wire.sha256(
         wire.encode(["latticeward/envelope/v1", wire.sha256(b"header"), wire.sha256(b"body")])
     ).hex(),

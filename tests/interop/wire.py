@@ -1,55 +1,32 @@
-"""The formats of docs/protocol.md, written and read after that document: nothing of the product is imported.
+"""The formats of docs/protocol.md that a device needs, written and read after that document alone.
 
-What needs no network: encoding, keys, signatures, claim codes, contributions, envelopes, models and proofs, in the
-suite ``hybrid``. Section numbers are the document's. Whatever is not as it says raises ``Refused``.
+Encoding, keys, signatures, sealing, claim codes and envelopes, in the suite ``hybrid``; no network. Standard library,
+``cryptography`` and ``cbor2``, nothing of the product, so that the two can agree only by the document. Section numbers
+are the document's. Whatever is not as it says raises ``Refused``.
 """
 
 import base64
 import hashlib
 import hmac
-import math
 import os
-import secrets
 import struct
-from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 from urllib.parse import parse_qs
 
 import cbor2
-import numpy as np
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, hpke
 from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa, mlkem, x25519
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-SIGNING, SEALING = "mldsa65-ed25519", "mlkem768-x25519"
-ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+SIGNING, SEALING, LABEL = "mldsa65-ed25519", "mlkem768-x25519", b"COMPSIG-MLDSA65-Ed25519-SHA512"
 HPKE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
-# Every message that a device reads, with exactly the fields that it has.
-FIELDS = {
-    "trust-statement": "federation_id federation authority sequence issued_at expires_at keys certificates",
-    "server-key-statement": "federation_id purpose algorithm public_key not_before not_after issued_at",
-    "enrolment-answer": "enrolment_id device_id server_nonce suite sealed_challenge expires_at",
-    "device-key-statement": "device_id federation_id site epoch keys certificate_digest not_before not_after issued_at",
-    "plan": "training_id federation_id title job trainer layout initial rounds suite protection aggregator"
-    " server_optimiser clip_norm weight_rule weight_cap sensitivity cohort cohort_bound ring_bits quorum k_hospitals"
-    " k_patients noise_multiplier privacy metric metric_size release evaluate_last stop budget stage_seconds"
-    " stragglers created_at",
-    "assignment": "round_id training_id federation_id number kind plan_digest base_model base_model_digest"
-    " recipient_algorithm recipient_key roster_digest opened_at recruiting_due_at collecting_due_at",
-    "submission-receipt": "submission_id device_id round_id plan_digest submission_digest size_bytes via received_at"
-    " ledger_due_at",
-    "round-record": "round_id training_id federation_id number kind plan_digest base_model_digest weights_digest"
-    " model_id suite protection aggregator participants accepted quorum partial_commitments metric noise_multiplier"
-    " epsilon_spent delta ledger opened_at closed_at",
-    "model-manifest": "model_id training_id round_id number plan_digest base_model_digest weights_digest header"
-    " body_digest body_bytes created_at",
-    "envelope": "suite message_type direction federation_id round_id plan_digest base_model_digest sender_key_id"
-    " plaintext_bytes body_bytes created_at message_id",
-    "audit-entry": "id event actor subject_kind subject_id details feed feed_seq recorded_at",
-}
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+ENVELOPE = (
+    "suite message_type direction federation_id round_id plan_digest base_model_digest sender_key_id plaintext_bytes"
+    " body_bytes created_at message_id"
+)
 
 
 class Refused(Exception):
@@ -64,10 +41,6 @@ def require(holds: bool, what: str) -> None:
 # --- 2, 3: encoding and digests --------------------------------------------------------------------------------------
 
 
-def sha256(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
-
-
 def encode(value: Any) -> bytes:
     return cbor2.dumps(value, canonical=True)
 
@@ -79,11 +52,16 @@ def decode(raw: bytes, limit_bytes: int) -> Any:
     return value
 
 
-def read(raw: bytes, kind: str, limit_bytes: int = 2**20) -> dict[str, Any]:
+def read(raw: bytes, kind: str, fields: str, limit_bytes: int = 2**20) -> dict[str, Any]:
+    """A message of exactly these fields."""
     value = decode(raw, limit_bytes)
     require((value["type"], value["v"]) == (kind, 1), f"not a {kind} of version 1")
-    require(value.keys() == {"type", "v", *FIELDS[kind].split()}, f"a {kind} has other fields: {sorted(value)}")
+    require(value.keys() == {"type", "v", *fields.split()}, f"a {kind} has other fields: {sorted(value)}")
     return value
+
+
+def sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def digest(label: str, *parts: bytes) -> bytes:
@@ -117,17 +95,16 @@ def key_id(algorithm: str, raw: bytes) -> bytes:
 
 def representative(message: bytes, purpose: str) -> bytes:
     context = f"latticeward/{purpose}/v1".encode()
-    prefix = b"CompositeAlgorithmSignatures2025COMPSIG-MLDSA65-Ed25519-SHA512"
-    return prefix + bytes([len(context)]) + context + hashlib.sha512(message).digest()
+    prefix = b"CompositeAlgorithmSignatures2025" + LABEL + bytes([len(context)])
+    return prefix + context + hashlib.sha512(message).digest()
 
 
 def verify(raw_key: bytes, signature: bytes, message: bytes, purpose: str) -> None:
     require(len(raw_key) == 1984 and len(signature) == 3373, "a composite key or signature of another length")
     represented, broken = representative(message, purpose), 0
     try:
-        label = b"COMPSIG-MLDSA65-Ed25519-SHA512"
-        pq = mldsa.MLDSA65PublicKey.from_public_bytes(raw_key[:1952])
-        pq.verify(signature[:3309], represented, context=label)
+        lattice = mldsa.MLDSA65PublicKey.from_public_bytes(raw_key[:1952])
+        lattice.verify(signature[:3309], represented, context=LABEL)
     except InvalidSignature:
         broken += 1
     try:
@@ -167,8 +144,8 @@ class Keys:
 
     def sign(self, message: bytes, purpose: str) -> bytes:
         represented = representative(message, purpose)
-        pq, cl = self.signing
-        return pq.sign(represented, context=b"COMPSIG-MLDSA65-Ed25519-SHA512") + cl.sign(represented)
+        lattice, curve = self.signing
+        return lattice.sign(represented, context=LABEL) + curve.sign(represented)
 
     def open(self, sealed: bytes, info: bytes) -> bytes:
         return HPKE.decrypt(sealed, hpke.MLKEM768X25519PrivateKey(self.kem, self.curve), info=info)
@@ -202,46 +179,11 @@ class Claim:
         self.lookup_id, self.mac_key = body[:5], derive(body[5:21], "latticeward/claim-mac-key/v1")
 
 
-# --- 12, 14: the starting model, and contributions -------------------------------------------------------------------
-
-
-def version_zero(plan: dict[str, Any]) -> np.ndarray:
-    shapes = [tensor["shape"] for tensor in plan["layout"]]
-    parts = [np.zeros(math.prod(shape), "<f4") for shape in shapes]
-    if plan["initial"]["kind"] == "glorot":
-        source = np.random.PCG64(plan["initial"]["seed"])
-        for part, shape in zip(parts, shapes, strict=True):
-            if len(shape) > 1:
-                u = (source.random_raw(len(part)) >> np.uint64(11)) * 2.0**-53
-                part[:] = (2 * u - 1) * math.sqrt(6 / ((shape[0] + shape[1]) * math.prod(shape[2:])))
-    return np.concatenate(parts)
-
-
-def weights_digest(weights: np.ndarray) -> bytes:
-    return digest("latticeward/weights/v1", weights.astype("<f4").tobytes())
-
-
-def contribution(plan: dict[str, Any], kind: str, update: np.ndarray, examples: float, counts: Sequence[int]) -> bytes:
-    clip, cap, cohort, bits = (plan[name] for name in ("clip_norm", "weight_cap", "cohort_bound", "ring_bits"))
-    scale = math.floor(Fraction(2 ** (bits - 1) - 1) / (cohort * Fraction(clip)))
-    bound = (2 ** (bits - 1) - 1) // cohort
-    share = min(examples, cap) / cap
-    x = update.astype(np.float64)
-    norm = float(np.linalg.norm(x))
-    x = x * (clip / norm) if norm > clip else x
-    draws = np.array([secrets.randbits(53) * 2.0**-53 for _ in x])
-    quantised = np.clip(np.floor(scale * share * x + draws), -bound, bound).astype(np.int64)
-    numbers = [*(quantised.tolist() if kind == "training" else [0] * len(x))]
-    numbers += [min(round(share * scale * clip), bound), *counts]
-    require(len(numbers) == len(x) + 1 + plan["metric_size"], "another number of counts")
-    return b"".join((number % 2**bits).to_bytes(bits // 8, "little") for number in numbers)
-
-
-# --- 15, 16: envelopes and models ------------------------------------------------------------------------------------
+# --- 15, 16: envelopes and the bodies of models ----------------------------------------------------------------------
 
 
 def stanza_info(header: bytes, role: str, subject: str, raw_key: bytes, epoch: int) -> bytes:
-    told = read(header, "envelope", 2048)
+    told = read(header, "envelope", ENVELOPE, 2048)
     start = ["latticeward/stanza/v1", told["suite"], told["message_type"], told["direction"]]
     return encode([*start, sha256(header), told["sender_key_id"], role, subject, sha256(raw_key), epoch])
 
@@ -276,51 +218,13 @@ def seal_update(keys: Keys, plaintext: bytes, assignment: dict[str, Any], now_ms
     return envelope, sha256(signed)
 
 
-def open_model(
-    keys: Keys, manifest: dict[str, Any], stanza: bytes, body: bytes, subject: str, epoch: int
-) -> np.ndarray:
-    header, sealed = manifest["header"], decode(stanza, 2048)
-    told = read(header, "envelope", 2048)
-    require((told["message_type"], told["direction"]) == ("model", "to-device"), "not a model for a device")
-    require(len(body) == manifest["body_bytes"] == told["body_bytes"], "a body of another length")
-    require(sha256(body) == manifest["body_digest"], "another body")
+def open_body(keys: Keys, header: bytes, stanza: bytes, body: bytes, subject: str, epoch: int) -> bytes:
+    """What a body holds that was sealed to a device."""
+    told, sealed = read(header, "envelope", ENVELOPE, 2048), decode(stanza, 2048)
+    require(len(body) == told["body_bytes"], "a body of another length")
     require(sealed.keys() == {"key_id", "sealed"} and sealed["key_id"] == keys.id("encapsulation"), "another's stanza")
     info = stanza_info(header, "device", subject, keys.public["encapsulation"][1], epoch)
     decryptor = Cobblestone256Decryptor(keys.open(sealed["sealed"], info), body_context(header))
-    weights = np.frombuffer(decryptor.update(body) + decryptor.finalize(), "<f4")
-    require(told["plaintext_bytes"] == 4 * len(weights), "a plaintext of another length")
-    require(weights_digest(weights) == manifest["weights_digest"], "other weights")
-    require(bool(np.isfinite(weights).all()), "a weight that is not finite")
-    return weights
-
-
-# --- 17: the ledger --------------------------------------------------------------------------------------------------
-
-
-def verify_proof(proof: dict[str, Any], origin: str, raw_key: bytes) -> dict[str, Any]:
-    """The entry that is proven to be in the ledger."""
-    text, _, rest = proof["checkpoint"].partition("\n\n")
-    named, size, root = text.split("\n")
-    require(named == origin, "a checkpoint of another ledger")
-    kind = b"\xfflatticeward/checkpoint/v1/" + SIGNING.encode() + b"\0"
-    hint = sha256(origin.encode() + b"\n" + kind + raw_key)[:4]
-    lines = [line.split(" ") for line in rest.removesuffix("\n").split("\n")]
-    blobs = [base64.b64decode(blob, validate=True) for dash, name, blob in lines if (dash, name) == ("\u2014", origin)]
-    ours = [blob[4:] for blob in blobs if blob[:4] == hint]
-    require(len(ours) > 0, "no signature by the ledger's key")
-    for signature in ours:
-        verify(raw_key, signature, f"{text}\n".encode(), "checkpoint")
-    entry = bytes64(proof["entry"])
-    found, place, last = sha256(b"\0" + entry), proof["index"], int(size) - 1
-    require(0 <= place <= last, "a leaf beyond the tree")
-    for sibling in map(bytes.fromhex, proof["proof"]):
-        require(last > 0, "a proof that is too long")
-        if place & 1 or place == last:
-            found = sha256(b"\1" + sibling + found)
-            while not place & 1 and place:
-                place, last = place >> 1, last >> 1
-        else:
-            found = sha256(b"\1" + found + sibling)
-        place, last = place >> 1, last >> 1
-    require(last == 0 and found == base64.b64decode(root, validate=True), "the entry is not in the tree")
-    return read(entry, "audit-entry")
+    plaintext = decryptor.update(body) + decryptor.finalize()
+    require(len(plaintext) == told["plaintext_bytes"], "a plaintext of another length")
+    return plaintext
