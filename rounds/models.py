@@ -292,3 +292,15 @@ class ModelDifference(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["before", "after"], name="one_difference_a_pair")]
+
+
+class Reminder(models.Model):
+    """A step that was overdue: how many messages the sweep has sent for it, and when the next one may follow."""
+
+    step = models.TextField(help_text="a step of rounds/services/reminders.py")
+    subject = models.UUIDField(help_text="of the row that waits")
+    sent = models.PositiveIntegerField()
+    next_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["step", "subject"], name="one_reminder_a_step_and_subject")]

@@ -3,16 +3,16 @@
 Everything here may run twice or be lost: services leave when the work is done, and ``sweep`` finds what was lost.
 """
 
-from datetime import timedelta
+from collections.abc import Mapping
+from typing import Final
 from uuid import UUID
 
-from celery import shared_task
+from celery import Task, shared_task
 from django.db.models import F
-from django.utils import timezone
 
 from controlplane import idempotency
-from latticeward.lifecycle import ModelExportState, ParticipantState, RoundState, TrainingState
-from rounds.models import ModelDifference, ModelExport, Round, Submission, Training
+from latticeward.lifecycle import TrainingState
+from rounds.models import Round, Training
 from rounds.services import (
     aggregation,
     aliases,
@@ -23,10 +23,12 @@ from rounds.services import (
     intake,
     merging,
     publication,
+    reminders,
     retention,
     trainings,
     uploads,
 )
+from rounds.services.reminders import Step
 
 
 @shared_task(acks_late=True)
@@ -95,42 +97,31 @@ def compute_difference(difference_id: str) -> None:
     differences.compute_difference(UUID(difference_id))
 
 
+# What the sweep can send again; held equal to ``Step`` by a test.
+STEPS: Final[Mapping[Step, Task]] = {
+    Step.SIGN_TRAINING: sign_training,
+    Step.SIGN_ROUND: sign_round,
+    Step.PROCESS_UPDATE: process_update,
+    Step.AGGREGATE_ROUND: aggregate_round,
+    Step.MAKE_EXPORT: make_export,
+    Step.COMPUTE_DIFFERENCE: compute_difference,
+}
+
+
 @shared_task
 def sweep() -> None:
-    """Move every round by its clock and enqueue again what a crash left behind."""
-    # What is younger than this is most likely under way.
-    before = timezone.now() - timedelta(seconds=3)
-    waiting = Submission.objects.filter(
-        outcome="",
-        received_at__lt=before,
-        participant__state=ParticipantState.SUBMITTED,
-        participant__round__state=RoundState.COLLECTING,
-    ).exclude(claimed_until__gte=timezone.now())
-    for submission_id in waiting.values_list("id", flat=True):
-        process_update.delay(str(submission_id))
-    open_rounds = Round.objects.filter(state__in=trainings.OPEN_ROUND_STATES)
-    found = open_rounds.values_list("id", "state", "closed_at", "claimed_until")
-    for round_id, state, closed_at, claimed_until in found:
-        if state == RoundState.SIGNING:
-            sign_round.delay(str(round_id))
-        elif state == RoundState.AGGREGATING and closed_at and max(closed_at, claimed_until or closed_at) < before:
-            aggregate_round.delay(str(round_id))
+    """Send again what was lost, and move every round by its clock."""
+    for step, subject in reminders.due_reminders():
+        STEPS[step].delay(str(subject))
+    for round_id in Round.objects.filter(state__in=trainings.OPEN_ROUND_STATES).values_list("id", flat=True):
         advance_round.delay(str(round_id))
-    for training_id in Training.objects.filter(state=TrainingState.SIGNING).values_list("id", flat=True):
-        sign_training.delay(str(training_id))
-        advance_training.delay(str(training_id))  # fails it when nobody has signed in time
-    for training_id in Training.objects.filter(state=TrainingState.RUNNING).values_list("id", flat=True):
+    running = (TrainingState.SIGNING, TrainingState.RUNNING)  # one that nobody has signed in time fails
+    for training_id in Training.objects.filter(state__in=running).values_list("id", flat=True):
         advance_training.delay(str(training_id))
     # Rounds come first: nothing that fails below may keep one from its end.
     doubt.mark_doubtful()
     aliases.expire_moves()
     exports.expire_exports()
-    asked = ModelExport.objects.filter(state=ModelExportState.REQUESTED, requested_at__lt=before)
-    for export_id in asked.values_list("id", flat=True):
-        make_export.delay(str(export_id))
-    unanswered = ModelDifference.objects.filter(computed_at__isnull=True, requested_at__lt=before)
-    for difference_id in unanswered.values_list("id", flat=True):
-        compute_difference.delay(str(difference_id))
     uploads.sweep_uploads()
 
 

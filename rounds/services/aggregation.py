@@ -6,6 +6,7 @@ at which the result becomes true. Both may be repeated: what is prepared is not 
 """
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -61,8 +62,13 @@ def aggregate_round(round_id: UUID) -> bool:
     unprepared = Round.objects.filter(pk=round_id, state=RoundState.AGGREGATING, record=None)
     if not unprepared.filter(free).update(claim=claim, claimed_until=now + LEASE):
         return False
+
+    def renew() -> None:
+        # A large model takes longer than one lease; whoever has lost it goes on, since the result is the same.
+        unprepared.filter(claim=claim).update(claimed_until=timezone.now() + LEASE)
+
     try:
-        _prepare(current)
+        _prepare(current, renew)
     except (
         ContributionError,
         QuorumNotMetError,
@@ -87,12 +93,13 @@ def aggregate_round(round_id: UUID) -> bool:
     return True
 
 
-def _prepare(current: Round) -> None:
+def _prepare(current: Round, renew: Callable[[], None]) -> None:
     plan = current.training.round_plan
     started = time.perf_counter()
     require_hiding(current, plan)
-    decoded, commitments, accepted = _merge(current, plan)
+    decoded, commitments, accepted = _merge(current, plan, renew)
     merged_at = time.perf_counter()
+    renew()
     metric = pooled_metric(plan, decoded, hospitals_of(current))
     model = None
     if current.kind == "training":
@@ -115,7 +122,7 @@ def _prepare(current: Round) -> None:
         )
 
 
-def _merge(current: Round, plan: RoundPlan) -> tuple[DecodedSum, list[bytes], int]:
+def _merge(current: Round, plan: RoundPlan, renew: Callable[[], None]) -> tuple[DecodedSum, list[bytes], int]:
     codec = codec_of(plan)
     total: Any = None
     commitments: list[bytes] = []
@@ -126,6 +133,7 @@ def _merge(current: Round, plan: RoundPlan) -> tuple[DecodedSum, list[bytes], in
         if seen & set(members):
             raise AssertionError(f"partial {partial.slot} of round {current.id} holds what another holds")
         seen |= set(members)
+        renew()
         vector = load_partial(partial, codec.dtype)
         commitments.append(commitment(vector, bytes(partial.commitment_salt)))
         if total is None:
