@@ -14,10 +14,14 @@ from typing import Any, ClassVar, Final, Self
 from latticeward import canonical
 from latticeward.canonical import Fields
 from latticeward.crypto.keys import CompositeVerifyKey
-from latticeward.crypto.signing import Purpose, verify_message
+from latticeward.crypto.signing import Purpose, parse_signed_message, verify_message
 from latticeward.errors import MalformedMessageError
+from latticeward.plan_parts import LARGEST_COHORT
 
 MESSAGE_LIMIT_BYTES: Final = 1024 * 1024
+# What a participant takes in a round record at most: a name of 200 characters of four bytes, an own metric, the digest.
+PARTICIPANT_LIMIT_BYTES: Final = 1280
+RECORD_LIMIT_BYTES: Final = MESSAGE_LIMIT_BYTES + LARGEST_COHORT * PARTICIPANT_LIMIT_BYTES
 _TIME_LIMIT: Final = 2**53
 _COUNT_LIMIT: Final = 2**53
 
@@ -28,6 +32,8 @@ class _Message:
     __slots__ = ()
     TYPE: ClassVar[str]
     PURPOSE: ClassVar[Purpose]
+    # Of the signed message, and so of what is in it.
+    LIMIT_BYTES: ClassVar[int] = MESSAGE_LIMIT_BYTES
 
     def to_bytes(self) -> bytes:
         """Deterministic CBOR of the fields with ``type`` and ``v``."""
@@ -45,7 +51,7 @@ class _Message:
         Raises:
             MalformedMessageError, MessageTooLargeError: not the canonical bytes of this kind of message.
         """
-        fields = Fields(canonical.decode(raw, limit_bytes=MESSAGE_LIMIT_BYTES), cls.TYPE)
+        fields = Fields(canonical.decode(raw, limit_bytes=cls.LIMIT_BYTES), cls.TYPE)
         if fields.text("type") != cls.TYPE or fields.integer("v", 1, 1) != 1:
             raise MalformedMessageError(f"not a {cls.TYPE} of version 1")
         message = cls._read(fields)
@@ -59,7 +65,8 @@ class _Message:
         Raises:
             InvalidSignatureError, MalformedMessageError, MessageTooLargeError
         """
-        return cls.from_bytes(verify_message(raw, purpose=cls.PURPOSE, key=key))
+        read = parse_signed_message(raw, limit_bytes=cls.LIMIT_BYTES)
+        return cls.from_bytes(verify_message(read, purpose=cls.PURPOSE, key=key))
 
 
 def _plain(value: Any) -> Any:
@@ -204,6 +211,7 @@ class RoundRecord(_Message):
 
     TYPE = "round-record"
     PURPOSE = Purpose.ROUND_RECORD
+    LIMIT_BYTES = RECORD_LIMIT_BYTES
 
     round_id: str
     training_id: str

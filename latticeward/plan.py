@@ -18,6 +18,7 @@ from latticeward.crypto.suites import get_suite
 from latticeward.errors import IncompatiblePlanError, MalformedMessageError
 from latticeward.optimisers import check_settings
 from latticeward.plan_parts import (
+    LARGEST_COHORT,
     SENSITIVITIES,
     Budget,
     CohortRule,
@@ -133,7 +134,7 @@ class RoundPlan:
             "the k-minimum of hospitals must be at least 2 and of patients at least 1": (
                 self.k_hospitals < 2 or self.k_patients < 1
             ),
-            "the cohort bound lies between 2 and 4,096": not 2 <= self.cohort_bound <= 4096,
+            f"the cohort bound lies between 2 and {LARGEST_COHORT:,}": not 2 <= self.cohort_bound <= LARGEST_COHORT,
             "the ring has 32 or 64 bits": self.ring_bits not in (32, 64),
             "noise needs an aggregator whose noise is proven; this version adds none": self.noise_multiplier != 0.0,
             f"the metric {self.metric!r} is not known, or has another number of counts": (

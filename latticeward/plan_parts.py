@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Final, Self
 from latticeward import canonical
 from latticeward.canonical import Fields
 
+# Devices that one round may have; the ring, the record and the envelopes of a model have room for so many.
+LARGEST_COHORT: Final = 4096
 LONGEST_STAGE_SECONDS: Final = 7 * 24 * 3600
 LONGEST_TRAINING_SECONDS: Final = 366 * 24 * 3600
 _COUNT: Final = 2**53

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 from latticeward import canonical
 from latticeward.canonical import Fields
 from latticeward.crypto.keys import CompositeVerifyKey
-from latticeward.crypto.signing import Purpose, parse_signed_message, verify_message
+from latticeward.crypto.signing import Purpose, UnverifiedMessage, parse_signed_message, verify_message
 from latticeward.errors import InclusionProofError, MalformedMessageError, UntrustedIssuerError, WrongContextError
 from latticeward.instants import from_unix_milliseconds
 from latticeward.ledger.checkpoint import key_hint, parse_checkpoint, verify_checkpoint
@@ -23,7 +23,8 @@ from latticeward.plan import RoundPlan, plan_digest
 from latticeward.records import require_promises
 from latticeward.trust import BUNDLE_LIMIT_BYTES, TrustStatement, TrustStore, ledger_origin
 
-FILE_LIMIT_BYTES: Final = 8 * 1024 * 1024
+# The record, and beside it plan, trust bundle, entry and checkpoint, each with a limit of its own.
+FILE_LIMIT_BYTES: Final = RoundRecord.LIMIT_BYTES + 3 * 1024 * 1024
 _ENTRY_LIMIT_BYTES: Final = 256 * 1024
 _PATH_LIMIT: Final = 64
 
@@ -115,8 +116,8 @@ def verify_record_file(raw: bytes, *, anchor_fingerprint: bytes) -> ProvenRecord
     entry = _read_entry(parts.entry)
     # 3
     received_at = _instant(entry["recorded_at"])
-    record = RoundRecord.from_bytes(_verify(parts.record, Purpose.ROUND_RECORD, trust, received_at))
-    payload = _verify(parts.plan, Purpose.PLAN, trust, _instant(record.opened_at))
+    record = RoundRecord.from_bytes(_verify(_read_record(parts.record), Purpose.ROUND_RECORD, trust, received_at))
+    payload = _verify(parse_signed_message(parts.plan), Purpose.PLAN, trust, _instant(record.opened_at))
     plan = RoundPlan.from_bytes(payload)
     # 4
     told = (entry["event"], entry["subject_kind"], entry["subject_id"], entry["details"].get("record"))
@@ -158,9 +159,12 @@ def _instant(milliseconds: int) -> datetime:
         raise MalformedMessageError("an instant lies beyond the calendar") from error
 
 
-def _verify(raw: bytes, purpose: Purpose, trust: TrustStore, at: datetime) -> bytes:
-    key = trust.archive_key(purpose, key_id=parse_signed_message(raw).key_id, received_at=at)
-    return verify_message(raw, purpose=purpose, key=key)
+def _read_record(raw: bytes) -> UnverifiedMessage:
+    return parse_signed_message(raw, limit_bytes=RoundRecord.LIMIT_BYTES)
+
+
+def _verify(read: UnverifiedMessage, purpose: Purpose, trust: TrustStore, at: datetime) -> bytes:
+    return verify_message(read, purpose=purpose, key=trust.archive_key(purpose, key_id=read.key_id, received_at=at))
 
 
 def _read_entry(raw: bytes) -> Mapping[str, Any]:

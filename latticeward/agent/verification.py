@@ -162,7 +162,8 @@ def verify_record(
         LedgerError: it says something else about this device than what happened, or breaks the plan.
     """
     # 1
-    key = trust.verify_key(Purpose.ROUND_RECORD, key_id=signing_key_id(raw))
+    read = parse_signed_message(raw, limit_bytes=RoundRecord.LIMIT_BYTES)
+    key = trust.verify_key(Purpose.ROUND_RECORD, key_id=read.key_id)
     record = RoundRecord.verify(raw, key=key)
     # 2
     names = ("round_id", "training_id", "federation_id", "number", "kind", "plan_digest", "base_model_digest")

@@ -21,6 +21,7 @@ from latticeward.canonical import Fields
 from latticeward.device_keys import DeviceKeys
 from latticeward.enrolment import FinishProofs
 from latticeward.errors import PermanentTransportError, TransientTransportError
+from latticeward.messages import RoundRecord
 from latticeward.renewal import RenewalProofs
 from latticeward.uploads import CHUNK_BYTES
 
@@ -117,7 +118,8 @@ class HttpTransport:
         return LedgerProof.from_json(answer.json()) if answer.status == 200 else None
 
     def round_record(self, round_id: str) -> bytes:
-        return self._client.request("GET", f"{_API}/rounds/{round_id}/record").body
+        path = f"{_API}/rounds/{round_id}/record"
+        return self._client.request("GET", path, limit_bytes=RoundRecord.LIMIT_BYTES).body
 
     def manifest(self, model_id: str) -> tuple[bytes, bytes]:
         return self._pair(f"{_API}/models/{model_id}/manifest", "manifest", "stanza")

@@ -32,6 +32,7 @@ from latticeward.errors import (
     PermanentTransportError,
     TransientTransportError,
 )
+from latticeward.messages import RECORD_LIMIT_BYTES
 from tests.latticeward.agent.fakes import identity_of
 from tests.latticeward.peers import authority, device_keys
 
@@ -268,6 +269,11 @@ def test_an_answer_larger_than_its_limit_is_refused(site: Site, tmp_path: Path) 
     with pytest.raises(MalformedMessageError):
         transport(site.url, tmp_path).model_body(ROUND, limit_bytes=100)
     assert len(transport(site.url, tmp_path).model_body(ROUND, limit_bytes=101)) == 101
+
+
+def test_the_record_of_the_largest_cohort_arrives_whole(site: Site, tmp_path: Path) -> None:
+    site.answer = lambda seen: (200, bytes(RECORD_LIMIT_BYTES), "application/cbor")
+    assert len(transport(site.url, tmp_path).round_record(ROUND)) == RECORD_LIMIT_BYTES
 
 
 def test_a_server_that_is_not_there_is_transient(tmp_path: Path) -> None:
