@@ -15,6 +15,7 @@ BENCHES: Final[dict[str, str]] = {
     "envelope": "bench.envelope",
     "federation": "bench.federation",
     "keys": "bench.keys",
+    "machine": "bench.machine",
     "pipeline": "bench.pipeline",
     "round": "bench.round",
     "start": "bench.start",

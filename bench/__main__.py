@@ -3,18 +3,16 @@
 import argparse
 import importlib
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from bench import BENCHES
+from bench.machine import head_line
 
 
 def measure(names: Sequence[str], notes: Console) -> Iterator[dict[str, Any]]:
@@ -27,18 +25,6 @@ def measure(names: Sequence[str], notes: Console) -> Iterator[dict[str, Any]]:
         notes.print(f"   {name} took {time.monotonic() - started:.1f} s")
 
 
-def machine() -> str:
-    """One line that says what was measured on; figures without it mean nothing."""
-    model = "unknown processor"
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    cores = len(os.sched_getaffinity(0))
-    load = os.getloadavg()[0]
-    return f"{model}, {cores} cores, load {load:.1f}, Python {platform.python_version()}"
-
-
 def main() -> int:
     """Command line; 1 if a bench failed, after the others have run."""
     parser = argparse.ArgumentParser(prog="ward bench", description="Measurements by name.")
@@ -46,7 +32,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     options = parser.parse_args()
     notes = Console(stderr=True, highlight=False, markup=False)
-    notes.print(machine())
+    notes.print(head_line())
     table = Table("bench", "metric", "value", "unit")
     for row in measure(list(dict.fromkeys(options.names)), notes):
         if options.json:

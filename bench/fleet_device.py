@@ -56,9 +56,7 @@ class SimulatedDevice:
         new = DeviceKeys.generate(suite)
         transcript = self._transcript(new, suite, trust)
         begun = await self._post("/api/v1/renewals", {"transcript": encode_base64url(transcript)}, 201)
-        answer = read_renewal_answer(
-            decode_base64url(begun["answer"]), transcript=transcript, now=datetime.now(UTC)
-        )
+        answer = read_renewal_answer(decode_base64url(begun["answer"]), transcript=transcript, now=datetime.now(UTC))
         proofs = renewal_proofs(answer, keys=new, parent=self.keys.signing)
         roles = ("authentication", "classical", "signing")
         body = {
