@@ -12,8 +12,10 @@ def require_promises(record: RoundRecord, plan: RoundPlan, *, k_hospitals: int =
     1. Quorum, suite, protection, aggregator and noise are the plan's.
     2. It counts as many updates as it lists as accepted, a quorum at least.
     3. They come from enough hospitals, by the names in its rows; the server's word is all there is for a name.
-    4. A pooled metric is the plan's, with enough hospitals and patients behind it.
-    5. A hospital's own metric is shown only if the plan releases it, of an accepted update and of enough patients.
+    4. A pooled metric is the plan's, with enough hospitals and patients behind it; hospitals without test patients are
+       not among them, so they can be fewer than sent updates.
+    5. A hospital's own metric is shown only if the plan releases it, of an accepted update and of enough patients; and
+       those that are not shown, which the pooled metric tells of together, are none or at least k hospitals.
 
     Args:
         k_hospitals: a reader's own k, where it is higher than the plan's.
@@ -49,8 +51,10 @@ def _first_broken(record: RoundRecord, plan: RoundPlan, k_hospitals: int) -> str
     # 4
     if (metric := record.metric) is not None:
         patients, behind = metric.get("patients"), metric.get("hospitals")
-        if metric.get("name") != plan.metric or not isinstance(patients, int) or behind != hospitals:
+        if metric.get("name") != plan.metric or not isinstance(patients, int) or not isinstance(behind, int):
             return "the record's metric is not the plan's"
+        if not k_hospitals <= behind <= hospitals:
+            return f"the metric is of {behind} hospitals of {hospitals}, and at least {k_hospitals} are asked"
         if patients < plan.k_patients:
             return f"the metric is of {patients} patients, and at least {plan.k_patients} are asked"
     # 5
@@ -59,6 +63,8 @@ def _first_broken(record: RoundRecord, plan: RoundPlan, k_hospitals: int) -> str
         return "the record shows a hospital's own metric that the plan does not release"
     if any(not _enough(row["metric"].get("patients"), plan.release.patients_per_class) for row in shown):
         return "the record shows a hospital's own metric of fewer patients than the plan asks for"
+    if metric is not None and shown and 0 < metric["hospitals"] - len({row["site"] for row in shown}) < k_hospitals:
+        return "the record shows so many hospitals' own metrics that the pooled one tells of too few others"
     return ""
 
 

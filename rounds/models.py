@@ -210,6 +210,9 @@ class Contribution(models.Model):
 
     submission = models.OneToOneField(Submission, on_delete=models.CASCADE, related_name="contribution")
     partial = models.ForeignKey(Partial, on_delete=models.CASCADE, related_name="contributions")
+    measures = models.BooleanField(
+        default=True, help_text="whether test patients are behind it: it counts for the metric"
+    )
 
 
 class ModelAlias(models.Model):

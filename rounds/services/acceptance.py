@@ -19,7 +19,7 @@ from latticeward.updates.encoding import FixedPointCodec
 from latticeward.updates.ring import RingVector, accumulate
 from rounds.models import Contribution, Partial, Participant, Round, Submission
 from rounds.services.erasure import erase_after_commit
-from rounds.services.metrics import hospital_metric
+from rounds.services.metrics import hospital_metric, measures
 from rounds.services.partials import (
     discard,
     forget_replaced,
@@ -79,7 +79,10 @@ def accept_updates(opened: list[OpenedSubmission], *, slot: int) -> int:
                 _require_countable(opened)
                 swapped = swap_partial(current, prepared)
                 Contribution.objects.bulk_create(
-                    [Contribution(submission=submission, partial=swapped) for submission, _ in opened]
+                    [
+                        Contribution(submission=submission, partial=swapped, measures=measures(plan, one.vector))
+                        for submission, one in opened
+                    ]
                 )
                 _count(current, plan, opened, seconds)
         except StaleStateError:

@@ -35,8 +35,8 @@ from latticeward.plan import RoundPlan
 from latticeward.updates.encoding import DecodedSum
 from latticeward.updates.ring import accumulate
 from rounds.models import ModelVersion, Round, Submission
-from rounds.services.cohorts import hospitals_of, require_hiding
-from rounds.services.metrics import pooled_metric
+from rounds.services.cohorts import measuring, require_hiding
+from rounds.services.metrics import pooled_metric, shown_beside
 from rounds.services.partials import commitment, load_partial, members_of, require_members
 from rounds.services.publication import PreparedModel, keep_model, make_model
 
@@ -100,12 +100,13 @@ def _prepare(current: Round, renew: Callable[[], None]) -> None:
     decoded, commitments, accepted = _merge(current, plan, renew)
     merged_at = time.perf_counter()
     renew()
-    metric = pooled_metric(plan, decoded, hospitals_of(current))
+    metric = pooled_metric(current, plan, decoded)
+    withheld = _withheld(current, plan, metric)
     model = None
     if current.kind == "training":
         model = make_model(current, plan, decoded)
     sealed_at = time.perf_counter()
-    account = _account(current, plan, model, metric, commitments, accepted)
+    account = _account(current, plan, model, metric, withheld, commitments, accepted)
     with transaction.atomic():
         # A second worker that merged the same members computed the same result: the first one's stands.
         locked = Round.objects.select_for_update().get(pk=current.pk)
@@ -113,6 +114,7 @@ def _prepare(current: Round, renew: Callable[[], None]) -> None:
             return
         if model is not None:
             keep_model(current, model)
+        current.participants.filter(device__in=withheld).update(metric=None)
         Round.objects.filter(pk=current.pk).update(
             record=account.to_bytes(),
             model=model.row if model else None,
@@ -120,6 +122,13 @@ def _prepare(current: Round, renew: Callable[[], None]) -> None:
             metric_support={"hospitals": metric["hospitals"], "patients": metric["patients"]} if metric else None,
             stage_seconds={"merge": merged_at - started, "seal": sealed_at - merged_at},
         )
+
+
+def _withheld(current: Round, plan: RoundPlan, pooled: dict[str, Any] | None) -> set[UUID]:
+    """The devices whose own metrics would tell, beside the pooled one, of fewer than k others."""
+    sites = measuring(current)
+    own = {row.device_id: (sites[row.device_id], row.metric) for row in current.participants.filter(device__in=sites)}
+    return set(own) - shown_beside(plan, own, pooled)
 
 
 def _merge(current: Round, plan: RoundPlan, renew: Callable[[], None]) -> tuple[DecodedSum, list[bytes], int]:
@@ -156,6 +165,7 @@ def _account(
     plan: RoundPlan,
     model: PreparedModel | None,
     metric: dict[str, Any] | None,
+    withheld: set[UUID],
     commitments: list[bytes],
     accepted: int,
 ) -> RoundRecord:
@@ -168,7 +178,7 @@ def _account(
             "outcome": participant.state,
             "code": participant.code or None,
             "submission_digest": bytes.fromhex(counted[participant.id]) if participant.id in counted else None,
-            "metric": participant.metric,
+            "metric": participant.metric if participant.device_id not in withheld else None,
         }
         for participant in current.participants.select_related("device__site").order_by("device_id")
     ]

@@ -4,12 +4,18 @@ Asked when the members are about to be fixed, and again before the first partial
 not be known.
 """
 
+from typing import Final
 from uuid import UUID
+
+from django.db.models import Q
 
 from latticeward.errors import CohortTooCloseError, KMinimumError, QuorumNotMetError
 from latticeward.lifecycle import ParticipantState, RoundState
 from latticeward.plan import RoundPlan
 from rounds.models import Participant, Round
+
+_ACCEPTED: Final = Q(state=ParticipantState.ACCEPTED)
+_MEASURING: Final = _ACCEPTED & Q(submissions__contribution__measures=True)
 
 
 def require_hiding(current: Round, plan: RoundPlan) -> None:
@@ -30,28 +36,45 @@ def require_hiding(current: Round, plan: RoundPlan) -> None:
         raise QuorumNotMetError(f"round {current.id} has {len(members)} updates")
     if hospitals < plan.k_hospitals:
         raise KMinimumError(f"round {current.id} has updates of {hospitals} hospitals")
-    for earlier, others in _earlier(current).items():
-        between = {site for device, site in (members | others).items() if (device in members) != (device in others)}
-        if 0 < len(between) < plan.k_hospitals:
+    for earlier, others in _earlier(current, _ACCEPTED).items():
+        apart = _apart(members, others)
+        if 0 < apart < plan.k_hospitals:
             raise CohortTooCloseError(
-                f"round {current.id} differs from round {earlier} on the same base by {len(between)} hospitals"
+                f"round {current.id} differs from round {earlier} on the same base by {apart} hospitals"
             )
 
 
-def hospitals_of(current: Round) -> int:
-    """Hospitals behind a round's sum: two machines of one hospital are one, or k would protect nobody."""
-    return len(set(_members(current).values()))
+def measuring(current: Round) -> dict[UUID, UUID]:
+    """The hospitals, by device, that stand behind a round's metric: those whose updates have test patients."""
+    return dict(Participant.objects.filter(_MEASURING, round=current).values_list("device_id", "device__site_id"))
+
+
+def hides_metric(current: Round, plan: RoundPlan) -> bool:
+    """Whether a round's metric tells nothing about fewer than k hospitals.
+
+    Enough of them have test patients, and those are the same as in any earlier round on the same base model, or differ
+    by k of them: members without test patients make two cohorts differ, and their metrics not.
+    """
+    behind = measuring(current)
+    if len(set(behind.values())) < plan.k_hospitals:
+        return False
+    apart = (_apart(behind, others) for others in _earlier(current, _MEASURING).values())
+    return not any(0 < hospitals < plan.k_hospitals for hospitals in apart)
+
+
+def _apart(ours: dict[UUID, UUID], others: dict[UUID, UUID]) -> int:
+    """The hospitals between two cohorts, which are maps from device to hospital."""
+    return len({site for device, site in (ours | others).items() if (device in ours) != (device in others)})
 
 
 def _members(current: Round) -> dict[UUID, UUID]:
-    accepted = Participant.objects.filter(round=current, state=ParticipantState.ACCEPTED)
-    return dict(accepted.values_list("device_id", "device__site_id"))
+    return dict(Participant.objects.filter(_ACCEPTED, round=current).values_list("device_id", "device__site_id"))
 
 
-def _earlier(current: Round) -> dict[UUID, dict[UUID, UUID]]:
-    """The members of each round whose sum over the same base model is open, or will be before this one's."""
+def _earlier(current: Round, who: Q) -> dict[UUID, dict[UUID, UUID]]:
+    """Those members of each round whose sum over the same base model is open, or will be before this one's."""
     rows = Participant.objects.filter(
-        state=ParticipantState.ACCEPTED,
+        who,
         round__training__federation_id=current.training.federation_id,
         round__training__job=current.training.job,
         round__base_model_digest=current.base_model_digest,

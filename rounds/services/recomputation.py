@@ -19,8 +19,7 @@ from latticeward.messages import ModelManifest, RoundRecord
 from latticeward.updates.ring import RingVector, accumulate
 from latticeward.updates.tensors import weights_digest
 from rounds.models import Contribution, Partial, Round
-from rounds.services.cohorts import hospitals_of
-from rounds.services.metrics import hospital_metric, pooled_metric
+from rounds.services.metrics import hospital_metric, measures, pooled_metric, shown_beside
 from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.partials import commitment
 from rounds.services.publication import next_weights
@@ -62,12 +61,19 @@ def recompute_round(round_id: UUID) -> Recomputation:
     # 2
     sums: dict[int, RingVector] = defaultdict(codec.empty_sum)
     counted: dict[bytes, dict[str, Any] | None] = {}
+    devices: dict[UUID, bytes] = {}
+    own: dict[UUID, tuple[UUID, dict[str, Any] | None]] = {}
     contributions = Contribution.objects.filter(partial__round=current).select_related(
         "partial", "submission__participant__device", "submission__participant__round__training"
     )
     for contribution in contributions:
         vector = reopen_submission(contribution.submission, opening).vector
-        counted[bytes.fromhex(contribution.submission.digest)] = hospital_metric(plan, vector)
+        digest, device = bytes.fromhex(contribution.submission.digest), contribution.submission.participant.device
+        counted[digest] = hospital_metric(plan, vector)
+        if contribution.measures != measures(plan, vector):
+            raise RecomputationError(f"round {round_id}: who counts for the metric does not follow from the updates")
+        if contribution.measures:
+            devices[device.id], own[device.id] = digest, (device.site_id, counted[digest])
         accumulate(sums[contribution.partial.slot], vector)
     named = {row["submission_digest"]: _plain(row["metric"]) for row in record.participants if row["submission_digest"]}
     if counted.keys() != named.keys() or len(contributions) != record.accepted:
@@ -83,21 +89,23 @@ def recompute_round(round_id: UUID) -> Recomputation:
     total = codec.empty_sum()
     accumulate(total, *sums.values())
     decoded = AGGREGATORS[plan.aggregator].aggregate_sum(total, codec)
-    digest = None
+    weights = None
     if current.model is not None:
         manifest = ModelManifest.verify(
             bytes(current.model.signed_manifest or b""), key=server_verify_key(Purpose.MODEL_MANIFEST)
         )
-        digest = weights_digest(next_weights(current, plan, decoded)[0])
-        if not digest == manifest.weights_digest == record.weights_digest:
+        weights = weights_digest(next_weights(current, plan, decoded)[0])
+        if not weights == manifest.weights_digest == record.weights_digest:
             raise RecomputationError(f"round {round_id}: the model does not follow from the updates")
 
     # 5
-    if _plain(pooled_metric(plan, decoded, hospitals_of(current))) != _plain(record.metric):
+    pooled = pooled_metric(current, plan, decoded)
+    if pooled != _plain(record.metric):
         raise RecomputationError(f"round {round_id}: the metric does not follow from the updates")
-    if counted != named:
+    shown = {devices[device] for device in shown_beside(plan, own, pooled)}
+    if {digest: metric if digest in shown else None for digest, metric in counted.items()} != named:
         raise RecomputationError(f"round {round_id}: a hospital's own metric does not follow from its update")
-    return Recomputation(round_id, record.accepted, len(committed), digest)
+    return Recomputation(round_id, record.accepted, len(committed), weights)
 
 
 def _plain(metric: Mapping[str, Any] | None) -> dict[str, Any] | None:

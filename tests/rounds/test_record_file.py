@@ -119,8 +119,10 @@ def test_the_ledger_holds_the_server_to_the_record_that_it_published(raw: bytes)
         ({"quorum": 2}, "quorum is not the plan's"),
         ({"suite": "high"}, "suite is not the plan's"),
         ({"accepted": 4}, "count is not that of its rows"),
+        ({"metric": {"name": "f1", "value": 0.9, "hospitals": 3, "patients": 90}}, "metric is not the plan's"),
+        ({"metric": {"name": "auc", "value": 0.9, "hospitals": 4, "patients": 90}}, "metric is of 4 hospitals of 3"),
         ({"metric": {"name": "auc", "value": 0.9, "hospitals": 3, "patients": 9}}, "metric is of 9 patients"),
-        ({"metric": {"name": "auc", "value": 0.9, "hospitals": 2, "patients": 90}}, "metric is not the plan's"),
+        ({"metric": {"name": "auc", "value": 0.9, "hospitals": 2, "patients": 90}}, "metric is of 2 hospitals of 3"),
     ],
 )
 def test_a_record_must_keep_its_plan_s_promises(published: Round, changes: dict[str, object], says: str) -> None:
