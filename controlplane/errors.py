@@ -9,7 +9,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
+from django.core.exceptions import RequestDataTooBig
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.views.defaults import bad_request as plain_bad_request
 from django.views.defaults import page_not_found
 from django.views.defaults import server_error as plain_server_error
 from rest_framework import exceptions
@@ -139,6 +141,15 @@ def problem_response(error: domain.LatticewardError) -> HttpResponse:
     """A domain error as an answer of a plain Django view."""
     status, body = problem_of(error)
     return JsonResponse(body, status=status, content_type=PROBLEM_TYPE, headers=headers_of(error))
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler of what it refuses before any view: a body past the limit, a host that is not ours."""
+    if not request.path.startswith("/api/"):
+        return plain_bad_request(request, exception)
+    if isinstance(exception, RequestDataTooBig):
+        return problem_response(domain.MessageTooLargeError(str(exception)))
+    return problem_response(domain.ProtocolError(str(exception)))
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -58,7 +58,8 @@ _WORDS: Final[Mapping[int, str]] = {
     503: "No room now; come again.",
 }
 _TEXT: Final = r"^[^\u0000]*$"
-_SOME_TEXT: Final = r"^[^\u0000]*[^\u0000\s][^\u0000]*$"
+# Python takes four separators and U+0085 for blanks, ECMAScript's \s does not.
+_SOME_TEXT: Final = r"^[^\u0000]*[^\u0000\s\u001c-\u001f\u0085][^\u0000]*$"
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 

@@ -33,6 +33,7 @@ def health(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok\n", content_type="text/plain")
 
 
+handler400 = "controlplane.errors.bad_request"
 handler404 = "controlplane.errors.not_found"
 handler500 = "controlplane.errors.server_error"
 
