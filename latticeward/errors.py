@@ -342,10 +342,20 @@ class TransportError(LatticewardError):
 
 
 class TransientTransportError(TransportError):
-    """The server cannot be reached or is busy: back off and try again."""
+    """The server cannot be reached or is busy: back off and try again.
+
+    Args:
+        server_code: the server's stable code; empty if it gave none, or did not answer.
+        retry_after_seconds: how long the server asked to be left alone, at least 0; None if it did not say.
+    """
 
     code = "transport_transient"
     retryable = True
+
+    def __init__(self, message: str, *, server_code: str = "", retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.server_code = server_code
+        self.retry_after_seconds = retry_after_seconds
 
 
 class PermanentTransportError(TransportError):

@@ -84,7 +84,7 @@ def _enrol(options: argparse.Namespace, config: AgentConfig, interruption: Inter
             )
             return
         except TransientTransportError as error:
-            seconds = backoff.next_seconds()
+            seconds = backoff.next_seconds(asked_seconds=error.retry_after_seconds)
             logger.warning("%s; trying again in %.1f s", error, seconds)
             interruption.pause(seconds)
 

@@ -21,8 +21,11 @@ from latticeward.errors import CustodyError
 class DeviceClient:
     """Signed requests of one enrolled device to its server.
 
-    Every method raises ``TransientTransportError`` (try again later), ``PermanentTransportError`` (the server said no;
-    ``server_code`` is its stable code) or ``MalformedMessageError`` (the answer is not what was asked for).
+    Every method raises ``TransientTransportError`` (try again later, not before its ``retry_after_seconds``),
+    ``PermanentTransportError`` (the server said no) or ``MalformedMessageError`` (the answer is not what was asked
+    for); ``server_code`` of the first two is the server's stable code. A clock that is off by more than five minutes is
+    transient with the code ``clock_skew``, and its message says by how much and to which side. Redirects are refusals:
+    what is signed for one server goes to no other.
     """
 
     def __init__(self, client: HttpClient) -> None:

@@ -116,7 +116,7 @@ class AgentLoop:
                 # A proxy's page or a half answer in place of the work: nothing was believed, so nothing is wrong here.
                 self._pause(f"the server's answer cannot be read: {error}")
             except TransientTransportError as error:
-                self._pause(str(error))
+                self._pause(str(error), asked_seconds=error.retry_after_seconds)
             except PermanentTransportError as error:
                 if error.server_code not in _BARRED:
                     raise
@@ -196,8 +196,8 @@ class AgentLoop:
         self._steps.refuse(seen, code)
         logger.warning("round %s refused: %s (%s)", seen.round_id, error, code)
 
-    def _pause(self, reason: str, *, tell: bool = True) -> None:
-        seconds = self._backoff.next_seconds()
+    def _pause(self, reason: str, *, tell: bool = True, asked_seconds: float | None = None) -> None:
+        seconds = self._backoff.next_seconds(asked_seconds=asked_seconds)
         if tell:
             logger.warning("%s; trying again in %.1f s", reason, seconds)
         self._interruption.pause(seconds)

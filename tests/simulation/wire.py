@@ -120,10 +120,14 @@ class _Connection:
 class _Response:
     answer: Answer
     will_close = False
+    length = 0
 
     @property
     def status(self) -> int:
         return self.answer.status
+
+    def getheader(self, name: str) -> str | None:
+        return self.answer.headers.get(name.lower())
 
     def read(self, limit: int) -> bytes:
         return self.answer.body[:limit]

@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -181,11 +182,16 @@ class HttpClient:
             if len(content) > limit_bytes:
                 self.close()
                 raise MalformedMessageError(f"the server's answer is larger than {limit_bytes} bytes")
+            if response.length:
+                # Read with a limit, a body that breaks off is no error of http.client's; a model cut short is none of
+                # the server's either, and must not end a round.
+                raise http.client.IncompleteRead(content, response.length)
             if response.will_close:
                 self.close()
         if 200 <= response.status < 300:
             return HttpAnswer(status=response.status, body=content)
-        raise _refusal(response.status, content)
+        asked_seconds = retry_after_seconds(response.getheader("Retry-After") or "", now=self._clock())
+        raise _refusal(response.status, content, asked_seconds)
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._connection is None:
@@ -223,7 +229,28 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _refusal(status: int, content: bytes) -> TransientTransportError | PermanentTransportError:
+def retry_after_seconds(value: str, *, now: datetime) -> float | None:
+    """What ``Retry-After`` asks for (RFC 9110, 10.2.3): seconds, or a date.
+
+    Args:
+        value: of the header; empty if there is none.
+        now: by which a date counts, aware UTC.
+
+    Returns:
+        Seconds, at least 0; None if it says nothing that can be read.
+    """
+    if re.fullmatch(r"[0-9]{1,9}", value.strip()):
+        return float(value)
+    try:
+        at = parsedate_to_datetime(value)
+    except (OverflowError, ValueError):
+        return None
+    return max((at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds(), 0.0)
+
+
+def _refusal(
+    status: int, content: bytes, asked_seconds: float | None
+) -> TransientTransportError | PermanentTransportError:
     try:
         problem = json.loads(content)
         found = _CODE.fullmatch(re.split(r"[/:#]", str(problem["type"]))[-1])
@@ -234,7 +261,7 @@ def _refusal(status: int, content: bytes) -> TransientTransportError | Permanent
         code, detail, retryable = "", "", False
     message = f"the server answered {status} {code or 'without a code'}: {detail or 'no explanation'}"
     if retryable or status in _TRANSIENT_STATUS:
-        return TransientTransportError(message)
+        return TransientTransportError(message, server_code=code, retry_after_seconds=asked_seconds)
     return PermanentTransportError(message, server_code=code)
 
 

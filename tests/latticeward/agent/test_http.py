@@ -21,7 +21,7 @@ from latticeward.agent.config import AgentConfig
 from latticeward.agent.identity import Identity, load_or_make_secrets
 from latticeward.agent.interruption import Interruption, StopRequested
 from latticeward.agent.transports.http import HttpTransport
-from latticeward.agent.transports.http_client import HttpClient
+from latticeward.agent.transports.http_client import HttpClient, retry_after_seconds
 from latticeward.agent.work import decode_base64
 from latticeward.crypto.httpsig import RequestFacts, verify_body_digest, verify_request
 from latticeward.crypto.keys import AuthenticationVerifyKey, ClassicalVerifyKey
@@ -61,6 +61,8 @@ class Site:
     answer: Callable[[Seen], tuple[int, bytes, str]] = lambda seen: (200, b"{}", "application/json")
     seen: list[Seen] = field(default_factory=list)
     close_after: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+    cut_bytes: int = 0  # of the answer's body: promised and not sent
     port: int = 0
 
     @property
@@ -94,11 +96,13 @@ def site() -> Iterator[Site]:
             status, content, kind = state.answer(seen)
             self.send_response(status)
             self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Length", str(len(content) + state.cut_bytes))
+            for name, value in state.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
             # What an idle time limit does: the answer said nothing of it.
-            self.close_connection = state.close_after
+            self.close_connection = state.close_after or state.cut_bytes > 0
 
         do_GET = do_POST = _serve
 
@@ -274,6 +278,42 @@ def test_an_answer_larger_than_its_limit_is_refused(site: Site, tmp_path: Path) 
 def test_the_record_of_the_largest_cohort_arrives_whole(site: Site, tmp_path: Path) -> None:
     site.answer = lambda seen: (200, bytes(RECORD_LIMIT_BYTES), "application/cbor")
     assert len(transport(site.url, tmp_path).round_record(ROUND)) == RECORD_LIMIT_BYTES
+
+
+def test_an_answer_that_breaks_off_is_transient_and_not_taken_for_a_whole_one(site: Site, tmp_path: Path) -> None:
+    site.answer, site.cut_bytes = lambda seen: (200, b"x" * 99, "application/octet-stream"), 1
+    with pytest.raises(TransientTransportError, match="cannot be reached"):
+        transport(site.url, tmp_path).model_body(ROUND, limit_bytes=200)
+
+
+@pytest.mark.parametrize(
+    ("status", "value", "expected"),
+    [
+        (429, "7", 7.0),
+        (503, "Sat, 21 Nov 2026 12:00:30 GMT", 30.0),
+        (503, "Sat, 21 Nov 2026 11:00:00 GMT", 0.0),
+        (503, "soon", None),
+        (429, "-3", None),
+        (429, "1e9", None),
+        (503, "", None),
+    ],
+)
+def test_what_retry_after_asks_for_comes_with_the_error(
+    site: Site, tmp_path: Path, status: int, value: str, expected: float | None
+) -> None:
+    site.answer = lambda seen: problem(status, "throttled")
+    site.headers = {"Retry-After": value} if value else {}
+    now = datetime.now(UTC)
+    noon = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    client = HttpClient(
+        site.url, config=AgentConfig(home=tmp_path), keys=device_keys(), interruption=Interruption(), clock=lambda: now
+    )
+    with pytest.raises(TransientTransportError) as caught:
+        client.request("GET", "/api/v1/me")
+    assert caught.value.server_code == "throttled"
+    if "GMT" not in value:
+        assert caught.value.retry_after_seconds == expected
+    assert retry_after_seconds(value, now=noon) == expected
 
 
 def test_a_server_that_is_not_there_is_transient(tmp_path: Path) -> None:

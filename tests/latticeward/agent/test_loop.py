@@ -1,5 +1,6 @@
 """The agent's life against an in-memory server: what it does, repeats, refuses, and when it stops."""
 
+import random
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from latticeward.agent.backoff import Backoff
 from latticeward.agent.floor import Floor
 from latticeward.agent.interruption import StopRequested
 from latticeward.agent.models import load_newest
@@ -372,6 +374,23 @@ def test_an_unreachable_server_is_met_with_longer_and_longer_pauses(life: Life, 
         life.loop.run()
     pauses = life.interruption.pauses
     assert len(pauses) == 21 and max(pauses) <= 30.0 and max(pauses[:2]) <= 1.0 and max(pauses) > 5.0
+
+
+def test_a_busy_server_is_left_alone_for_as_long_as_it_asks_and_a_random_part_more(
+    life: Life, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = TransientTransportError("throttled", server_code="throttled", retry_after_seconds=60.0)
+    monkeypatch.setattr(server, "work", mock.Mock(side_effect=busy))
+    with pytest.raises(StopRequested):
+        life.loop.run()
+    pauses = life.interruption.pauses
+    assert min(pauses) > 60.0 and max(pauses) <= 90.0 and len(set(pauses)) == 21
+
+
+def test_no_server_silences_an_agent_for_longer_than_ten_minutes_and_a_bit() -> None:
+    backoff = Backoff(random.Random(3))
+    assert 600.0 < backoff.next_seconds(asked_seconds=86_400.0) <= 660.0
+    assert backoff.next_seconds(asked_seconds=0.0) <= 1.0
 
 
 @pytest.mark.parametrize(
