@@ -18,9 +18,7 @@ QUEUES = ("intake", "aggregate", "authority")
 # What is not named here is the aggregate worker's. Whoever signs or issues stands under authority.
 ROUTES = {
     "rounds.tasks.process_update": {"queue": "intake"},
-    **{
-        f"rounds.tasks.{name}": {"queue": "authority"} for name in ("sign_training", "sign_round", "publish_round")
-    },
+    **{f"rounds.tasks.{name}": {"queue": "authority"} for name in ("sign_training", "sign_round", "publish_round")},
     "devices.tasks.*": {"queue": "authority"},
     "keys.tasks.*": {"queue": "authority"},
 }

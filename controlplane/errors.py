@@ -39,6 +39,11 @@ PROBLEMS: Final[Mapping[type[domain.LatticewardError], tuple[int, str]]] = {
     domain.CertificateNotValidError: (403, "The certificate is not valid now. Renew it or enrol again."),
     domain.CertificateRevokedError: (403, "The device's certificate was revoked. Ask the operator."),
     domain.WrongContextError: (403, "The message was made for another round, device, plan or purpose."),
+    domain.PlanChangedError: (
+        409,
+        "The stored plan of this training is no longer the one that was signed, so nothing is said by it. "
+        "Look at who may write to the database.",
+    ),
     domain.ReplayError: (409, "This message was seen before."),
     domain.ClockSkewError: (403, "The device's clock is too far from the server's."),
     domain.ClaimRefusedError: (403, "The claim code was not accepted. Ask for a new one."),

@@ -22,7 +22,7 @@ from frontend.sentences import RoundFacts, say_round, say_training
 from frontend.words import NOT_COUNTED, Word, sentence_of_code, word_of
 from keys.selectors import compromises
 from latticeward.crypto.suites import Suite, get_suite
-from latticeward.errors import UnsupportedSuiteError
+from latticeward.errors import PlanChangedError, UnsupportedSuiteError
 from latticeward.lifecycle import PARTICIPANT, ROUND, DeviceState, ParticipantState, RoundState, TrainingState
 from rounds.models import Participant, Round, Training
 from rounds.selectors import metric_by_round
@@ -113,9 +113,12 @@ class TrainingBoard:
         return self.training.state in (TrainingState.SIGNING, TrainingState.RUNNING)
 
     @property
-    def promises(self) -> list[tuple[str, str]]:
-        """What the plan promises, in words."""
-        return say_plan(self.training.round_plan)
+    def promises(self) -> list[tuple[str, str]] | None:
+        """What the plan promises, in words; None where the stored plan is not the signed one and promises nothing."""
+        try:
+            return say_plan(self.training.round_plan)
+        except PlanChangedError:
+            return None
 
     @property
     def best(self) -> dict[str, Any] | None:

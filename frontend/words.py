@@ -188,7 +188,6 @@ _CODES: Final[Mapping[str, str]] = {
     "quorum_not_met": "Too few hospitals' updates arrived in time.",
     "not_signed_in_time": "The authority did not sign in time. Look at the authority worker.",
     "not_aggregated_in_time": "The result was not computed in time. Look at the aggregation worker.",
-    "plan_changed": "The stored plan is no longer the one that was signed. Look at who may write to the database.",
     "exclusion_failed": "A device that lost trust could not be taken out of the sum, so nothing was opened. "
     "Look at the aggregation worker's log and at blob storage.",
     "rounds_failed_in_a_row": "Several rounds failed one after another.",

@@ -70,6 +70,12 @@ class WrongContextError(VerificationError):
     code = "wrong_context"
 
 
+class PlanChangedError(WrongContextError):
+    """The stored plan of a training is not the one whose digest was signed and sent to the hospitals."""
+
+    code = "plan_changed"
+
+
 class ReplayError(VerificationError):
     code = "replayed"
 

@@ -9,7 +9,7 @@ import uuid
 from django.db import models
 
 from devices.models import Device, Federation
-from latticeward.errors import WrongContextError
+from latticeward.errors import PlanChangedError
 from latticeward.lifecycle import (
     AliasMoveState,
     ModelExportState,
@@ -51,11 +51,11 @@ class Training(models.Model):
         """The plan as a value.
 
         Raises:
-            WrongContextError: the row's bytes are not those whose digest was signed and sent to the hospitals.
+            PlanChangedError: the row's bytes are not those whose digest was signed and sent to the hospitals.
         """
         raw = bytes(self.plan)
         if plan_digest(raw) != bytes(self.plan_digest):
-            raise WrongContextError(f"the plan of training {self.id} was changed after it was made")
+            raise PlanChangedError(f"the plan of training {self.id} was changed after it was made")
         return RoundPlan.from_bytes(raw)
 
 

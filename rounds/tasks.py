@@ -21,6 +21,7 @@ from rounds.services import (
     doubt,
     exports,
     intake,
+    integrity,
     merging,
     publication,
     reminders,
@@ -136,7 +137,11 @@ def seal_for_newcomers() -> None:
 
 @shared_task
 def keep_house() -> None:
-    """Destroy round keys after the recomputation window, sweep orphaned blobs, forget answers kept long enough."""
+    """Destroy round keys after the recomputation window, sweep orphaned blobs, forget answers kept long enough.
+
+    And tell of plans that somebody has changed.
+    """
     idempotency.sweep()
+    integrity.report_changed_plans()
     retention.destroy_round_keys()
     retention.sweep_orphaned_blobs()

@@ -13,6 +13,7 @@ EVENTS: Final[dict[str, str]] = {
     "training.completed": "The training reached its stop rule",
     "training.stopped": "An operator stopped the training",
     "training.failed": "The training ended without reaching its stop rule",
+    "training.plan_changed": "A training's stored plan is no longer the one that was signed",
     "training.compared": "Reference results were attached to a training",
     "round.opened": "A round was opened",
     "round.recruiting": "Devices were invited to the round",

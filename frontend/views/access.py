@@ -7,9 +7,11 @@ from urllib.parse import quote
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import resolve_url
+from django.shortcuts import render, resolve_url
 
+from controlplane.errors import problem_of
 from controlplane.permissions import Role, roles_of
+from latticeward.errors import PlanChangedError
 
 View = Callable[..., HttpResponseBase]
 EVERY_ROLE: Final = tuple(Role)
@@ -31,7 +33,10 @@ def for_roles(*allowed: Role) -> Callable[[View], View]:
                 return _to_sign_in(request)
             if not roles_of(request.user) & set(allowed):
                 raise PermissionDenied
-            response = view(request, *args, **kwargs)
+            try:
+                response = view(request, *args, **kwargs)
+            except PlanChangedError as error:
+                response = _plan_changed(request, error)
             response.headers["Cache-Control"] = "private, no-store"
             return response
 
@@ -53,6 +58,12 @@ def require_operator(request: HttpRequest) -> None:
 def actor_of(request: HttpRequest) -> str:
     """The signed-in person as the ledger names them."""
     return f"user:{request.user.pk}"
+
+
+def _plan_changed(request: HttpRequest, error: PlanChangedError) -> HttpResponse:
+    """The page that stands in for every one that would have to speak by a plan that nobody signed."""
+    status, problem = problem_of(error)
+    return render(request, "frontend/plan_changed.html", {"problem": problem}, status=status)
 
 
 def _to_sign_in(request: HttpRequest) -> HttpResponse:

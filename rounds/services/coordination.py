@@ -21,9 +21,9 @@ from latticeward.errors import (
     CohortTooCloseError,
     KMinimumError,
     NotPermittedError,
+    PlanChangedError,
     QuorumNotMetError,
     StateError,
-    WrongContextError,
 )
 from latticeward.lifecycle import PARTICIPANT, ROUND, ParticipantState, RoundState
 from rounds.models import Participant, Round, Submission
@@ -107,7 +107,7 @@ def advance_round(round_id: UUID) -> str | None:
         now = datetime.now(UTC)
         try:
             wait = straggler_wait(current)
-        except WrongContextError:
+        except PlanChangedError:
             if current.state in ROUND.terminal:
                 return None
             # Nobody agreed to what the row says now: the round ends at once rather than by it.

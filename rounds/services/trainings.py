@@ -22,7 +22,7 @@ from keys.services import sign_with
 from latticeward.crypto.keys import DecapsulationKey
 from latticeward.crypto.signing import Purpose
 from latticeward.crypto.suites import get_suite
-from latticeward.errors import WrongContextError
+from latticeward.errors import PlanChangedError
 from latticeward.instants import to_unix_milliseconds
 from latticeward.lifecycle import ROUND, TRAINING, RoundState, TrainingState
 from latticeward.messages import Assignment, roster_digest
@@ -156,7 +156,7 @@ def advance_training(training_id: UUID) -> Round | None:
             return None
         try:
             plan = training.round_plan
-        except WrongContextError:
+        except PlanChangedError:
             _fail_training(training, "plan_changed")
             return None
         series = _series_of(training)

@@ -125,8 +125,10 @@ def test_the_responder_is_delegated_as_rfc_6960_asks(made: dict[str, x509.Certif
 
 def test_a_device_names_itself_its_list_and_its_responder(made: dict[str, x509.Certificate]) -> None:
     device = made["device"]
-    assert extension(device, x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)[0].endswith(
-        ".cleveland.heart.latticeward.internal"
+    assert (
+        extension(device, x509.SubjectAlternativeName)
+        .value.get_values_for_type(x509.DNSName)[0]
+        .endswith(".cleveland.heart.latticeward.internal")
     )
     assert list(extension(device, x509.ExtendedKeyUsage).value) == [ExtendedKeyUsageOID.CLIENT_AUTH]
     places = extension(device, x509.CRLDistributionPoints)
