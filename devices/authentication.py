@@ -4,7 +4,6 @@ The form of a signed request and its cryptography live in ``latticeward.crypto.h
 knows: which keys are registered, whether the device may act now, and which nonces it has seen.
 """
 
-import copy
 import hashlib
 import math
 import time
@@ -18,14 +17,16 @@ from typing import Final
 from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser
+from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Q
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
 from controlplane.addresses import client_address
+from controlplane.compiled_query import CompiledQuery
 from controlplane.throttles import Limit, require_left, spend_by_address
-from devices.models import Device
+from devices.models import Device, DeviceClass, Site
 from devices.nonces import spend_all
 from keys.models import Key, Owner
 from keys.rotation import server_address
@@ -62,7 +63,9 @@ class AuthenticatedDevice:
 class _Identity:
     """What belongs to an authentication key id for ever: keys never change under their id, nor a device its site."""
 
-    device: Device
+    device_id: UUID
+    site: Site
+    device_class: DeviceClass
     authentication: AuthenticationVerifyKey
     classical: ClassicalVerifyKey
     classical_id: str
@@ -201,8 +204,11 @@ def _identity(key_id: str) -> _Identity:
     if key is None:
         raise NotAuthenticatedError(f"no device has the authentication key {key_id}")
     classical = Key.objects.get(subject_id=key.subject_id, purpose="classical", epoch=key.epoch)
+    device = Device.objects.select_related("site__federation", "device_class").get(pk=key.subject_id)
     return _Identity(
-        device=Device.objects.select_related("site__federation", "device_class").get(pk=key.subject_id),
+        device_id=device.id,
+        site=device.site,
+        device_class=device.device_class,
         authentication=AuthenticationVerifyKey.from_raw(bytes(key.public_key), key.algorithm),
         classical=ClassicalVerifyKey.from_raw(bytes(classical.public_key)),
         classical_id=classical.key_id,
@@ -224,20 +230,26 @@ class _KeyStanding:
     overlap_until: datetime | None
 
 
+_FIELDS: Final = [field.attname for field in Device._meta.concrete_fields]
+_devices: Final = CompiledQuery(
+    lambda: Device.objects.values_list(*_FIELDS), lookup="pk", field=Device._meta.get_field("id")
+)
+_keys: Final = CompiledQuery(
+    lambda: Key.objects.values_list("key_id", *_KeyStanding.__slots__),
+    lookup="key_id",
+    field=Key._meta.get_field("key_id"),
+)
+
+
 def _standing(key_ids: Collection[str]) -> dict[str, tuple[Device, _KeyStanding]]:
-    """By key id, device and key as they stand now: two narrow queries, since this runs for every request."""
-    if not key_ids:
-        return {}
-    remembered = {key_id: _identity(key_id).device for key_id in key_ids}
-    fields = ("id", "state", "suite", "key_epoch", "activated_at", "last_seen_at", "renewal_reason", "renewal_suite")
-    rows = Device.objects.filter(pk__in={device.pk for device in remembered.values()}).values_list(*fields)
-    now_by_id = {row[0]: dict(zip(fields[1:], row[1:], strict=True)) for row in rows}
-    key_fields = ("key_id", *_KeyStanding.__slots__)
+    """By key id, device and key as they stand now: two narrow questions, since this runs for every request."""
+    known = {key_id: _identity(key_id) for key_id in key_ids}
+    rows = {row[0]: row for row in _devices({identity.device_id for identity in known.values()})}
     standing = {}
-    for key_id, *columns in Key.objects.filter(key_id__in=key_ids).values_list(*key_fields):
-        device = copy.copy(remembered[key_id])
-        for name, value in now_by_id[device.pk].items():
-            setattr(device, name, value)
+    for key_id, *columns in _keys(key_ids):
+        identity = known[key_id]
+        device = Device.from_db(DEFAULT_DB_ALIAS, _FIELDS, rows[identity.device_id])
+        device.site, device.device_class = identity.site, identity.device_class
         standing[key_id] = (device, _KeyStanding(*columns))
     return standing
 

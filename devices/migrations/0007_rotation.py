@@ -7,72 +7,122 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('devices', '0006_renewal'),
+        ("devices", "0006_renewal"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Rotation',
+            name="Rotation",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('state', models.TextField(default=latticeward.lifecycle.RotationState['RUNNING'])),
-                ('cause', models.TextField(help_text='rotation or retirement')),
-                ('scope', models.TextField(choices=[('fleet', 'the whole fleet'), ('site', 'one hospital'), ('device_class', 'one device class'), ('suite', 'one suite'), ('due', 'those that are due')])),
-                ('scope_value', models.CharField(default='', help_text='slug of the site or class, or the suite', max_length=63)),
-                ('why', models.CharField(default='', max_length=200)),
-                ('at_once', models.PositiveIntegerField(help_text='devices that are asked and have not answered yet, at most')),
-                ('total', models.PositiveIntegerField()),
-                ('created_by', models.TextField()),
-                ('created_at', models.DateTimeField()),
-                ('due_at', models.DateTimeField(help_text='of a retirement: the date', null=True)),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('federation', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='rotations', to='devices.federation')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("state", models.TextField(default=latticeward.lifecycle.RotationState["RUNNING"])),
+                ("cause", models.TextField(help_text="rotation or retirement")),
+                (
+                    "scope",
+                    models.TextField(
+                        choices=[
+                            ("fleet", "the whole fleet"),
+                            ("site", "one hospital"),
+                            ("device_class", "one device class"),
+                            ("suite", "one suite"),
+                            ("due", "those that are due"),
+                        ]
+                    ),
+                ),
+                (
+                    "scope_value",
+                    models.CharField(default="", help_text="slug of the site or class, or the suite", max_length=63),
+                ),
+                ("why", models.CharField(default="", max_length=200)),
+                (
+                    "at_once",
+                    models.PositiveIntegerField(help_text="devices that are asked and have not answered yet, at most"),
+                ),
+                ("total", models.PositiveIntegerField()),
+                ("created_by", models.TextField()),
+                ("created_at", models.DateTimeField()),
+                ("due_at", models.DateTimeField(help_text="of a retirement: the date", null=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                (
+                    "federation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="rotations", to="devices.federation"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='RotatingDevice',
+            name="RotatingDevice",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('state', models.TextField(default=latticeward.lifecycle.RotatingDeviceState['WAITING'])),
-                ('from_epoch', models.PositiveIntegerField()),
-                ('suite', models.CharField(help_text='that the new keys are to be made for', max_length=40)),
-                ('asked_at', models.DateTimeField(null=True)),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('device', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='rotating', to='devices.device')),
-                ('rotation', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='rows', to='devices.rotation')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("state", models.TextField(default=latticeward.lifecycle.RotatingDeviceState["WAITING"])),
+                ("from_epoch", models.PositiveIntegerField()),
+                ("suite", models.CharField(help_text="that the new keys are to be made for", max_length=40)),
+                ("asked_at", models.DateTimeField(null=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                (
+                    "device",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="rotating", to="devices.device"
+                    ),
+                ),
+                (
+                    "rotation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="rows", to="devices.rotation"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='SuitePolicy',
+            name="SuitePolicy",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('suite', models.CharField(max_length=40)),
-                ('state', models.TextField(default=latticeward.lifecycle.SuiteState['ACCEPTED'])),
-                ('retire_at', models.DateTimeField(help_text='from then on it makes nothing new', null=True)),
-                ('changed_at', models.DateTimeField()),
-                ('federation', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='suite_policies', to='devices.federation')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("suite", models.CharField(max_length=40)),
+                ("state", models.TextField(default=latticeward.lifecycle.SuiteState["ACCEPTED"])),
+                ("retire_at", models.DateTimeField(help_text="from then on it makes nothing new", null=True)),
+                ("changed_at", models.DateTimeField()),
+                (
+                    "federation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="suite_policies",
+                        to="devices.federation",
+                    ),
+                ),
             ],
         ),
         migrations.AddIndex(
-            model_name='rotation',
-            index=models.Index(fields=['state'], name='devices_rot_state_df0ebb_idx'),
+            model_name="rotation",
+            index=models.Index(fields=["state"], name="devices_rot_state_df0ebb_idx"),
         ),
         migrations.AddIndex(
-            model_name='rotatingdevice',
-            index=models.Index(fields=['rotation', 'state'], name='devices_rot_rotatio_a2f96f_idx'),
+            model_name="rotatingdevice",
+            index=models.Index(fields=["rotation", "state"], name="devices_rot_rotatio_a2f96f_idx"),
         ),
         migrations.AddConstraint(
-            model_name='rotatingdevice',
-            constraint=models.UniqueConstraint(fields=('rotation', 'device'), name='one_row_a_device_and_rotation'),
+            model_name="rotatingdevice",
+            constraint=models.UniqueConstraint(fields=("rotation", "device"), name="one_row_a_device_and_rotation"),
         ),
         migrations.AddConstraint(
-            model_name='rotatingdevice',
-            constraint=models.UniqueConstraint(condition=models.Q(('state__in', [latticeward.lifecycle.RotatingDeviceState['WAITING'], latticeward.lifecycle.RotatingDeviceState['ASKED']])), fields=('device',), name='one_rotation_of_a_device_at_a_time'),
+            model_name="rotatingdevice",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(
+                    (
+                        "state__in",
+                        [
+                            latticeward.lifecycle.RotatingDeviceState["WAITING"],
+                            latticeward.lifecycle.RotatingDeviceState["ASKED"],
+                        ],
+                    )
+                ),
+                fields=("device",),
+                name="one_rotation_of_a_device_at_a_time",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='suitepolicy',
-            constraint=models.UniqueConstraint(fields=('federation', 'suite'), name='one_policy_a_suite'),
+            model_name="suitepolicy",
+            constraint=models.UniqueConstraint(fields=("federation", "suite"), name="one_policy_a_suite"),
         ),
     ]
