@@ -1,7 +1,8 @@
 """HTTP and websocket routing of one web process.
 
-Order for HTTP: the device door takes its own addresses, the fast lane the status of certificates, Django gets the
-rest. The lifespan messages start the one subscription to the shared live channel when there are several processes.
+Order for HTTP: the device door takes its own addresses, the fast lane the status of certificates and what a device asks
+of itself, Django gets the rest. The lifespan messages start the one subscription to the shared live channel when there
+are several processes.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from controlplane.fast_lane import FastLane
 from controlplane.handler import SynchronousStack
 from controlplane.live import listen
 from controlplane.startup import require_sound_process
+from devices.views import MeView
 from frontend.consumers import LiveConsumer
 from keys.views import ocsp, ocsp_by_address
 from latticeward.crypto.issuing import STATUS_PATH
@@ -34,7 +36,10 @@ from rounds.door import Door, bounded
 from rounds.endpoints import ROUTES
 
 _django = bounded(SynchronousStack(), settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
-_lane = FastLane({STATUS_PATH: ocsp, f"{STATUS_PATH}/(?P<question>.+)": ocsp_by_address}, otherwise=_django)
+_lane = FastLane(
+    {STATUS_PATH: ocsp, f"{STATUS_PATH}/(?P<question>.+)": ocsp_by_address, "/api/v1/me": MeView.as_view()},
+    otherwise=_django,
+)
 _routed = ProtocolTypeRouter(
     {
         "http": Door(ROUTES, otherwise=_lane),

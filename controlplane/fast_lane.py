@@ -17,6 +17,10 @@ from typing import Any, Final
 from django.core.handlers.asgi import ASGIRequest
 from django.db import close_old_connections
 from django.http import HttpResponse
+from django.template.response import SimpleTemplateResponse
+
+from controlplane.errors import problem_response
+from latticeward.errors import LatticewardError, MalformedMessageError
 
 Scope = dict[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -33,7 +37,7 @@ class FastLane:
     """An ASGI application that serves its views and passes everything else on."""
 
     def __init__(self, views: Mapping[str, View], *, otherwise: App) -> None:
-        """Take the views by the pattern of their whole path; groups of the pattern become keyword arguments."""
+        """Take the views, plain ones or DRF's, by the pattern of their whole path; its groups become arguments."""
         self._views = [(re.compile(pattern), view) for pattern, view in views.items()]
         self._otherwise = otherwise
 
@@ -51,20 +55,23 @@ class FastLane:
         except TimeoutError:
             body = None
         if body is None:  # too long, too slow or gone: nothing that these views answer
-            await _send(send, HttpResponse(status=400, headers={"Connection": "close"}))
+            refusal = problem_response(MalformedMessageError("the body is too long, came too slowly or broke off"))
+            refusal["Connection"] = "close"
+            await _send(send, refusal)
             return
         call = functools.partial(_call, view, ASGIRequest(scope, BytesIO(body)), arguments)
         try:
             response = await asyncio.get_running_loop().run_in_executor(_threads, call)
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
-            response = HttpResponse(status=500)
+            response = problem_response(LatticewardError("a view of the fast lane failed"))
         await _send(send, response)
 
 
 def _call(view: View, request: ASGIRequest, arguments: dict[str, str]) -> HttpResponse:
     try:
-        return view(request, **arguments)
+        response = view(request, **arguments)
+        return response.render() if isinstance(response, SimpleTemplateResponse) else response
     finally:
         close_old_connections()
 
