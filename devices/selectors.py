@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -11,10 +12,11 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from controlplane.audit.models import AuditEntry
+from controlplane.compiled_query import CompiledQuery
 from devices.models import Device, Federation
 from devices.suites import accepted_suites
 from keys.models import Key, Owner
-from keys.selectors import certificate_ends, compromises, key_standing, read_statement
+from keys.selectors import certificate_end, certificate_ends, compromises, key_standing, read_statement
 from latticeward.crypto.keys import CompositeVerifyKey, EncapsulationKey
 from latticeward.crypto.secret_key import speakable
 from latticeward.errors import KeyUsageError, LatticewardError, NotFoundError, WrongContextError
@@ -117,11 +119,21 @@ def fleet_rows(devices: Iterable[Device]) -> list[FleetRow]:
     ]
 
 
+_SHOWN: Final = (KeyState.PRE_ACTIVE, KeyState.ACTIVE, KeyState.SUSPENDED, KeyState.DEACTIVATED)
+_own_keys: Final = CompiledQuery(
+    lambda: (
+        Key.objects.filter(owner=Owner.DEVICE, state__in=_SHOWN)
+        .order_by("-epoch", "purpose")
+        .values_list("purpose", "algorithm", "key_id", "epoch", "state", "not_after_at")
+    ),
+    lookup="subject_id",
+    field=Key._meta.get_field("subject_id"),
+)
+
+
 def read_self(device: Device) -> dict[str, Any]:
     """What a device may know of itself, with its keys of the present epoch and those that are superseded."""
     subject = str(device.id)
-    shown = (KeyState.PRE_ACTIVE, KeyState.ACTIVE, KeyState.SUSPENDED, KeyState.DEACTIVATED)
-    keys = Key.objects.filter(owner=Owner.DEVICE, subject_id=subject, state__in=shown).order_by("-epoch", "purpose")
     return {
         "device": device.id,
         "name": device.name,
@@ -131,11 +143,27 @@ def read_self(device: Device) -> dict[str, Any]:
         "state": device.state,
         "suite": device.suite,
         "key_epoch": device.key_epoch,
-        "keys": keys,
-        "certificate_not_after": certificate_ends([subject]).get(subject),
-        "renew_from": renewal_opens_at(read_statement(subject, epoch=device.key_epoch)),
+        "keys": [
+            {
+                "purpose": purpose,
+                "algorithm": algorithm,
+                "key_id": key_id,
+                "epoch": epoch,
+                "state": state,
+                "not_after": end,
+            }
+            for purpose, algorithm, key_id, epoch, state, end in _own_keys([subject])
+        ],
+        "certificate_not_after": certificate_end(subject),
+        "renew_from": _renew_from(subject, device.key_epoch),
         "server_time": timezone.now(),
     }
+
+
+@lru_cache(maxsize=4096)
+def _renew_from(subject: str, epoch: int) -> datetime:
+    # A statement's bytes never change, and one that is missing raises and is not remembered.
+    return renewal_opens_at(read_statement(subject, epoch=epoch))
 
 
 def doubts(device_ids: Collection[str]) -> dict[str, Doubt]:

@@ -120,7 +120,7 @@ class OwnKeySerializer(serializers.Serializer[Any]):
     key_id = serializers.CharField(help_text="hexadecimal, 32 bytes")
     epoch = serializers.IntegerField()
     state = serializers.ChoiceField(choices=sorted(KeyState))
-    not_after = serializers.DateTimeField(allow_null=True, source="not_after_at")
+    not_after = serializers.DateTimeField(allow_null=True)
 
 
 class MeSerializer(serializers.Serializer[Any]):

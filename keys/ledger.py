@@ -17,7 +17,5 @@ def keep_ledger() -> None:
         pass
     origin = ledger_origin(str(authority.federation_id))
     sign_head(
-        lambda size, root: sign_checkpoint(
-            origin=origin, size=size, root=root, key=signing_key(Purpose.CHECKPOINT)
-        )
+        lambda size, root: sign_checkpoint(origin=origin, size=size, root=root, key=signing_key(Purpose.CHECKPOINT))
     )

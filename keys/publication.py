@@ -123,11 +123,7 @@ def _keep_list(issuer: Certificate, now: datetime, *, every: timedelta, lifetime
     )
     # The number is the primary key: of two heartbeats at once one finds it taken, and its list is not needed.
     RevocationList.objects.bulk_create(
-        [
-            RevocationList(
-                number=number, issuer=issuer, basis=basis, der=der, issued_at=now, next_at=now + lifetime
-            )
-        ],
+        [RevocationList(number=number, issuer=issuer, basis=basis, der=der, issued_at=now, next_at=now + lifetime)],
         ignore_conflicts=True,
     )
     kept = RevocationList.objects.filter(issuer=issuer).order_by("-number")[:LISTS_KEPT]

@@ -11,6 +11,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from controlplane.audit.models import AuditEntry
+from controlplane.compiled_query import CompiledQuery
 from keys.models import Certificate, Key, Owner, RevocationList, Statement, StatementKind, StatusAnswer
 from latticeward.crypto.keys import (
     AuthenticationVerifyKey,
@@ -122,6 +123,18 @@ def certificate_ends(subject_ids: list[str]) -> dict[str, datetime]:
     """For each subject, when its newest certificate ends; one query for a whole fleet."""
     rows = _identities().filter(key__subject_id__in=subject_ids)
     return dict(rows.order_by("created_at").values_list("key__subject_id", "not_after_at"))
+
+
+_ends: Final = CompiledQuery(
+    lambda: _identities().order_by("-created_at").values_list("not_after_at"),
+    lookup="key__subject_id",
+    field=Key._meta.get_field("subject_id"),
+)
+
+
+def certificate_end(subject_id: str) -> datetime | None:
+    """When the newest certificate of one subject ends; None if it has none."""
+    return next((end for (end,) in _ends([subject_id])), None)
 
 
 def _identities() -> QuerySet[Certificate]:

@@ -4,25 +4,24 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('keys', '0004_lists_have_issuers'),
+        ("keys", "0004_lists_have_issuers"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='key',
-            name='ending_told_at',
-            field=models.DateTimeField(help_text='when people were told that it ends', null=True),
+            model_name="key",
+            name="ending_told_at",
+            field=models.DateTimeField(help_text="when people were told that it ends", null=True),
         ),
         migrations.AddField(
-            model_name='key',
-            name='last_used_at',
-            field=models.DateTimeField(help_text='to within a batch', null=True),
+            model_name="key",
+            name="last_used_at",
+            field=models.DateTimeField(help_text="to within a batch", null=True),
         ),
         migrations.AddField(
-            model_name='key',
-            name='uses',
-            field=models.BigIntegerField(default=0, help_text='signed, verified or sealed to; counted in batches'),
+            model_name="key",
+            name="uses",
+            field=models.BigIntegerField(default=0, help_text="signed, verified or sealed to; counted in batches"),
         ),
     ]
