@@ -27,7 +27,7 @@ def apply_transition(
 
     Args:
         row: a model instance with ``id`` and ``state``; its attributes follow what was written.
-        machine: the table of ``latticeward/lifecycle.py``.
+        machine: the table of ``latticeward/lifecycle/``.
         columns: further columns to set in the same statement.
 
     Raises:

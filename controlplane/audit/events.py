@@ -1,6 +1,6 @@
 """Every audit event's name and what it means in one line: the words of the ledger page and of exports.
 
-Transitions of ``latticeward/lifecycle.py`` name their events there; a test holds that each stands here too.
+Transitions of ``latticeward/lifecycle/`` name their events there; a test holds that each stands here too.
 """
 
 from typing import Final

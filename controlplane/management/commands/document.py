@@ -11,7 +11,7 @@ from latticeward.lifecycle import MACHINES, Machine
 
 _INTRODUCTION = """# Lifecycle
 
-*Generated from `latticeward/lifecycle.py` by `./ward manage document`; do not edit.*
+*Generated from `latticeward/lifecycle/` by `./ward manage document`; do not edit.*
 
 A state is never assigned, it is moved by an event. `controlplane.transitions.apply_transition` is the only writer of a
 state column: it looks up the row, updates under the condition that the state is still the row's source, and records
