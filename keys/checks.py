@@ -6,7 +6,8 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 
-from keys.vault import GROUPS_OF_ROLE, FileProvider, Group
+from keys.vault import GROUPS_OF_ROLE
+from keys.vault_providers import FileProvider, Group
 
 
 @register(Tags.security)

@@ -18,7 +18,8 @@ from django.db import models, transaction
 from controlplane.audit.services import record
 from keys import vault
 from keys.models import Authority
-from keys.vault import GROUP_OF_PURPOSE, Group
+from keys.vault import GROUP_OF_PURPOSE
+from keys.vault_providers import Group
 from latticeward.errors import CustodyError
 
 BATCH: Final = 200

@@ -17,7 +17,7 @@ from devices.models import Claim, Federation, Site
 from keys import rewrapping, vault
 from keys.models import Key
 from keys.services import forget_loaded_keys, sign_receipt, sign_with
-from keys.vault import Group
+from keys.vault_providers import Group
 from latticeward.crypto.signing import Purpose
 from latticeward.errors import ClaimRefusedError, CustodyError
 from tests.devices.machine import Machine, enrolled

@@ -10,7 +10,8 @@ from django.core import checks
 
 from keys import vault
 from keys.checks import check_foreign_key_files
-from keys.vault import GROUP_OF_PURPOSE, GROUPS_OF_ROLE, Group
+from keys.vault import GROUP_OF_PURPOSE, GROUPS_OF_ROLE
+from keys.vault_providers import Group
 from latticeward.crypto.signing import Purpose
 from latticeward.errors import CustodyError
 

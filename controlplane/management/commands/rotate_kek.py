@@ -10,7 +10,8 @@ from devices.models import Claim, Enrolment, Renewal
 from keys import rewrapping, vault
 from keys.models import Key
 from keys.rewrapping import WrappedColumn
-from keys.vault import GROUPS_OF_ROLE, Group
+from keys.vault import GROUPS_OF_ROLE
+from keys.vault_providers import Group
 from latticeward.errors import LatticewardError
 from rounds.models import ModelExport, ModelVersion, Partial, Round
 
