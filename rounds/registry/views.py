@@ -19,28 +19,27 @@ from latticeward.errors import NotFoundError
 from rounds import tasks
 from rounds.models import AliasMove, ModelAlias, ModelExport, ModelVersion
 from rounds.registry import selectors
-from rounds.registry.serializers import (
+from rounds.registry.serializers.aliases import (
     AliasesQuery,
     AliasMoveRequest,
     AliasRow,
+    MoveRow,
+    MovesQuery,
+    alias_as_json,
+    move_as_json,
+)
+from rounds.registry.serializers.exports import ExportRow, ExportsQuery, ModelExportRequest, export_as_json
+from rounds.registry.serializers.versions import (
     DifferenceAnswer,
     DifferenceRequest,
-    ExportRow,
-    ExportsQuery,
     ModelAnswer,
-    ModelExportRequest,
     ModelLineage,
     ModelRow,
     ModelsQuery,
-    MoveRow,
-    MovesQuery,
     ReasonRequest,
-    alias_as_json,
     ancestor_as_json,
     difference_as_json,
-    export_as_json,
     model_as_json,
-    move_as_json,
     version_as_json,
 )
 from rounds.services import aliases, differences, exports, standing

@@ -1,4 +1,4 @@
-"""The model registry as JSON, and what people may ask of it."""
+"""Model versions as JSON: their standing, lineage and differences, and what people may ask of them."""
 
 from dataclasses import asdict
 from typing import Any
@@ -6,21 +6,11 @@ from typing import Any
 from rest_framework import serializers
 
 from controlplane.serializers import ListQuery
-from latticeward.lifecycle import AliasMoveState, ModelExportState, ModelState
-from latticeward.model_files import MODEL_FORMATS
+from latticeward.lifecycle import ModelState
 from latticeward.updates.differences import TensorChange
-from rounds.models import AliasMove, ModelAlias, ModelExport, ModelVersion
+from rounds.models import ModelVersion
 from rounds.registry.selectors import Ancestor, Comparison, Measured, Version
-
-_NAME = r"^[a-z][a-z0-9-]{0,39}$"
-
-
-class AliasMoveRequest(serializers.Serializer[Any]):
-    """Which version an alias should point at, and why."""
-
-    alias = serializers.RegexField(_NAME, help_text="1 to 40 lower-case letters, digits and hyphens, a letter first")
-    model = serializers.UUIDField()
-    reason = serializers.CharField(max_length=500)
+from rounds.registry.serializers.aliases import ALIAS_NAME
 
 
 class ReasonRequest(serializers.Serializer[Any]):
@@ -37,26 +27,7 @@ class ModelsQuery(ListQuery):
     training = serializers.UUIDField(required=False)
     job = serializers.CharField(max_length=40, required=False)
     state = serializers.ChoiceField(choices=sorted(ModelState), required=False)
-    alias = serializers.RegexField(_NAME, required=False)
-
-
-class AliasesQuery(ListQuery):
-    """Filters and orders of the aliases."""
-
-    orderings = {"name": "name", "job": "job"}
-    default_ordering = "job"
-
-    job = serializers.CharField(max_length=40, required=False)
-
-
-class MovesQuery(ListQuery):
-    """Filters and orders of the proposals."""
-
-    orderings = {"proposed_at": "proposed_at", "due_at": "due_at"}
-    default_ordering = "-proposed_at"
-
-    state = serializers.ChoiceField(choices=sorted(AliasMoveState), required=False)
-    alias = serializers.RegexField(_NAME, required=False)
+    alias = serializers.RegexField(ALIAS_NAME, required=False)
 
 
 class MetricAnswer(serializers.Serializer[Any]):
@@ -133,71 +104,6 @@ class ModelLineage(serializers.Serializer[Any]):
     """A version and what it came from, the newest first, at most 200 steps."""
 
     results = AncestorRow(many=True)
-
-
-class AliasRow(serializers.Serializer[Any]):
-    """An alias and where it points."""
-
-    alias = serializers.CharField()
-    job = serializers.CharField()
-    model = serializers.UUIDField(allow_null=True)
-    number = serializers.IntegerField(allow_null=True)
-    weights_digest = serializers.CharField(allow_null=True)
-    moved_at = serializers.DateTimeField(allow_null=True)
-
-
-class MoveRow(serializers.Serializer[Any]):
-    """A proposal and what became of it."""
-
-    id = serializers.UUIDField()
-    alias = serializers.CharField()
-    job = serializers.CharField()
-    state = serializers.ChoiceField(choices=sorted(AliasMoveState))
-    model = serializers.UUIDField()
-    before = serializers.UUIDField(allow_null=True)
-    rollback = serializers.BooleanField()
-    reason = serializers.CharField()
-    proposed_by = serializers.CharField()
-    proposed_at = serializers.DateTimeField()
-    due_at = serializers.DateTimeField()
-    decided_by = serializers.CharField(allow_null=True)
-    decided_at = serializers.DateTimeField(allow_null=True)
-    decision = serializers.CharField(allow_null=True)
-
-
-class ModelExportRequest(serializers.Serializer[Any]):
-    """A version as a file: in which format, under which terms, and why."""
-
-    model = serializers.UUIDField()
-    format = serializers.ChoiceField(choices=sorted(MODEL_FORMATS))
-    licence = serializers.CharField(max_length=200, required=False, default="", help_text="written into the file")
-    reason = serializers.CharField(max_length=500)
-
-
-class ExportsQuery(ListQuery):
-    """Filters and orders of the files."""
-
-    orderings = {"requested_at": "requested_at"}
-    default_ordering = "-requested_at"
-
-    model = serializers.UUIDField(required=False)
-
-
-class ExportRow(serializers.Serializer[Any]):
-    """An export and how far it is."""
-
-    id = serializers.UUIDField()
-    model = serializers.UUIDField()
-    format = serializers.ChoiceField(choices=sorted(MODEL_FORMATS))
-    state = serializers.ChoiceField(choices=sorted(ModelExportState))
-    due_at = serializers.DateTimeField(allow_null=True)
-    requested_by = serializers.CharField()
-    requested_at = serializers.DateTimeField()
-    reason = serializers.CharField()
-    licence = serializers.CharField(allow_null=True)
-    file_bytes = serializers.IntegerField(allow_null=True)
-    file_digest = serializers.CharField(allow_null=True, help_text="SHA-256 of the file, hexadecimal")
-    failure_code = serializers.CharField(allow_null=True)
 
 
 class DifferenceRequest(serializers.Serializer[Any]):
@@ -307,56 +213,6 @@ def ancestor_as_json(row: Ancestor) -> dict[str, Any]:
         "round": str(row.round_id) if row.round_id else None,
         "metric": metric_as_json(row.metric),
         "created_at": row.created_at,
-    }
-
-
-def alias_as_json(alias: ModelAlias) -> dict[str, Any]:
-    """An alias and where it points."""
-    return {
-        "alias": alias.name,
-        "job": alias.job,
-        "model": str(alias.model_id) if alias.model_id else None,
-        "number": alias.model.number if alias.model else None,
-        "weights_digest": bytes(alias.model.weights_digest).hex() if alias.model else None,
-        "moved_at": alias.moved_at,
-    }
-
-
-def move_as_json(move: AliasMove) -> dict[str, Any]:
-    """A proposal and what became of it."""
-    return {
-        "id": str(move.id),
-        "alias": move.alias.name,
-        "job": move.alias.job,
-        "state": move.state,
-        "model": str(move.target_id),
-        "before": str(move.before_id) if move.before_id else None,
-        "rollback": move.is_rollback,
-        "reason": move.reason,
-        "proposed_by": move.proposed_by,
-        "proposed_at": move.proposed_at,
-        "due_at": move.due_at,
-        "decided_by": move.decided_by or None,
-        "decided_at": move.decided_at,
-        "decision": move.decision or None,
-    }
-
-
-def export_as_json(export: ModelExport) -> dict[str, Any]:
-    """An export and how far it is; never what opens it."""
-    return {
-        "id": str(export.id),
-        "model": str(export.model_id),
-        "format": export.format,
-        "state": export.state,
-        "due_at": export.state_due_at,
-        "requested_by": export.requested_by,
-        "requested_at": export.requested_at,
-        "reason": export.reason,
-        "licence": export.licence or None,
-        "file_bytes": export.file_bytes,
-        "file_digest": export.file_digest or None,
-        "failure_code": export.failure_code or None,
     }
 
 
