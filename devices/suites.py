@@ -18,8 +18,9 @@ from django.utils import timezone
 from controlplane.audit.services import record
 from controlplane.transitions import apply_transition
 from devices.models import Device, DeviceClass, Federation, SuitePolicy
+from latticeward.crypto.negotiation import negotiate, strongest
 from latticeward.crypto.selftest import run_selftest
-from latticeward.crypto.suites import MAKEABLE, SUITES, Suite, get_suite, negotiate, strongest
+from latticeward.crypto.suites import MAKEABLE, SUITES, Suite, get_suite
 from latticeward.enrolment_messages import EnrolmentTranscript
 from latticeward.errors import InvalidValueError, NotFoundError, StaleStateError, StateError, UnsupportedSuiteError
 from latticeward.lifecycle import SUITE, DeviceState, SuiteState

@@ -31,8 +31,8 @@ from typing import Final
 from latticeward import canonical
 from latticeward.crypto.certificate import verify_csr
 from latticeward.crypto.hpke import hpke_open, hpke_seal
+from latticeward.crypto.negotiation import negotiate
 from latticeward.crypto.signing import Purpose, sign, verify
-from latticeward.crypto.suites import negotiate
 from latticeward.crypto.wrapping import derive_key
 from latticeward.device_keys import DeviceKeys
 from latticeward.enrolment_messages import EnrolmentAnswer, EnrolmentTranscript, Meeting

@@ -22,8 +22,8 @@ from typing import Final
 
 from latticeward.crypto.certificate import verify_csr
 from latticeward.crypto.keys import CompositeSigningKey, CompositeVerifyKey
+from latticeward.crypto.negotiation import negotiate
 from latticeward.crypto.signing import Purpose, sign, verify
-from latticeward.crypto.suites import negotiate
 from latticeward.device_keys import DeviceKeys, DevicePublicKeys
 from latticeward.enrolment import (
     FinishProofs,

@@ -16,9 +16,10 @@ from latticeward.crypto.composite import CompositeSigningKey, CompositeVerifyKey
 from latticeward.crypto.envelope import parse_envelope
 from latticeward.crypto.hpke import hpke_open, hpke_seal, sealed_bytes
 from latticeward.crypto.kem import DecapsulationKey, EncapsulationKey
+from latticeward.crypto.negotiation import negotiate
 from latticeward.crypto.providers import EXPERIMENTAL, provider_state, suite_state
 from latticeward.crypto.signing import Purpose, sign, verify
-from latticeward.crypto.suites import SUITES, SuiteStatus, benchmark_context, get_suite, negotiate
+from latticeward.crypto.suites import SUITES, SuiteStatus, benchmark_context, get_suite
 from latticeward.errors import DecryptionError, InvalidSignatureError, UnsupportedSuiteError
 from tests.latticeward.crypto.samples import Sample
 

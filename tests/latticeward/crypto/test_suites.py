@@ -7,14 +7,8 @@ from latticeward.crypto import suites
 from latticeward.crypto.body import sealed_body_bytes
 from latticeward.crypto.composite import PARAMETERS
 from latticeward.crypto.kem import KEM_PARAMETERS
-from latticeward.crypto.suites import (
-    DEFAULT_SUITE,
-    SUITES,
-    SuiteStatus,
-    benchmark_context,
-    get_suite,
-    negotiate,
-)
+from latticeward.crypto.negotiation import negotiate
+from latticeward.crypto.suites import DEFAULT_SUITE, SUITES, SuiteStatus, benchmark_context, get_suite
 from latticeward.errors import UnsupportedSuiteError
 
 SERVICE = ["hybrid", "high", "constrained"]
