@@ -155,8 +155,25 @@ def test_keys_of_another_kind_or_parameter_set_are_refused() -> None:
                 signing_key=wrong,
                 purpose=Purpose.UPDATE,
             )
+    # The header may name such a key, which does not make it one of the suite's.
+    foreign = signing_key("mldsa65-p384")
+    with pytest.raises(KeyUsageError):
+        seal_envelope(
+            sample.plaintext,
+            header=replace(sample.header, sender_key_id=foreign.verify_key.key_id),
+            recipients=[sample.recipient],
+            signing_key=foreign,
+            purpose=Purpose.UPDATE,
+        )
     with pytest.raises(KeyUsageError):
         sample.seal(replace(sample.recipient, key=decapsulation_key("mlkem1024-p384").encapsulation_key))
+    header_bytes = parsed.header_bytes
+    stanza = make_stanza(content_key=bytes(32), header_bytes=header_bytes, recipient=sample.recipient)
+    for wrong in (decapsulation_key("mlkem1024-p384"), sample.signer, sample.recipient_key.encapsulation_key):
+        with pytest.raises(KeyUsageError):
+            open_stanza(
+                stanza, header_bytes=header_bytes, role="round", subject_id=ROUND, epoch=1, decapsulation_key=wrong
+            )
 
 
 def test_only_what_was_verified_can_be_opened() -> None:
