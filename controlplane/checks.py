@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
+from latticeward.crypto.providers import suite_is_slow
 from latticeward.crypto.suites import SUITES
 
 
@@ -64,6 +65,15 @@ def production_is_safe(app_configs: Any, **_: Any) -> list[CheckMessage]:
                 id="latticeward.E006",
             )
         )
+    problems += [
+        Warning(
+            f"The accepted suite {suite} is slow here, since its cipher is not compiled.",
+            hint="Run python -m latticeward.build_kernels with a C compiler, or leave it out of LATTICEWARD_SUITES.",
+            id="latticeward.W003",
+        )
+        for suite in settings.ACCEPTED_SUITES
+        if suite in SUITES and suite_is_slow(SUITES[suite])
+    ]
     if "*" in settings.ALLOWED_HOSTS:
         problems.append(Warning("Any host name is accepted.", id="latticeward.W001"))
     if settings.PUBLIC_URL.startswith("https://") and not settings.TRUSTED_PROXIES:

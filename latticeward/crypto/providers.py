@@ -24,7 +24,7 @@ from types import MappingProxyType, ModuleType
 from typing import Final, Literal
 
 from latticeward.crypto.provider_adapters import KEM_ADAPTERS, SIGNATURE_ADAPTERS, KemScheme, SignatureScheme
-from latticeward.crypto.suites import Suite
+from latticeward.crypto.suites import BodyAlgorithm, Suite
 from latticeward.errors import UnsupportedSuiteError
 
 
@@ -162,11 +162,23 @@ def kem_scheme(algorithm: str) -> KemScheme:
 
 
 def suite_state(suite: Suite) -> str:
-    """One sentence for a row of the suites' table: what it may do here, and what is missing to try it."""
-    if not suite.experimental:
-        return suite.status.value
-    states = [EXPERIMENTAL[name].state for name in suite.experimental]
-    return f"{suite.status}: {'; '.join(state.sentence for state in states)}"
+    """One sentence for a row of the suites' table: what it may do here, and what is missing to try or to speed it."""
+    sentences = [EXPERIMENTAL[name].state.sentence for name in suite.experimental]
+    if suite_is_slow(suite):
+        # Imported here, as everywhere: processes that never see this suite need not load its lanes.
+        from latticeward.crypto.ascon import implementation
+
+        sentences.append(f"slow here ({implementation()}): python -m latticeward.build_kernels needs a C compiler")
+    return f"{suite.status}: {'; '.join(sentences)}" if sentences else suite.status.value
+
+
+def suite_is_slow(suite: Suite) -> bool:
+    """Whether a part of the suite has no compiled form here, so that bodies take five to forty times as long."""
+    if suite.body is not BodyAlgorithm.ASCON_STREAM:
+        return False
+    from latticeward.crypto.ascon import is_compiled
+
+    return not is_compiled()
 
 
 def _installed(algorithm: str, kind: str) -> tuple[ExperimentalAlgorithm, str]:

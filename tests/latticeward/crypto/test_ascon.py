@@ -9,6 +9,9 @@ import pytest
 from latticeward.crypto import ascon
 from latticeward.crypto.ascon import Form, available_forms, get_core
 from latticeward.crypto.ascon_core import CHUNK_BYTES, SEALED_CHUNK_BYTES, Core, chunk_nonce
+from latticeward.crypto.ascon_lanes import NumpyCore
+from latticeward.crypto.providers import suite_is_slow, suite_state
+from latticeward.crypto.suites import get_suite
 from latticeward.errors import DecryptionError, KeyUsageError, UnsupportedSuiteError
 
 KNOWN_ANSWERS = Path(__file__).parents[4] / "shared" / "vectors" / "ascon" / "LWC_AEAD_KAT_128_128.txt"
@@ -153,3 +156,18 @@ def test_a_form_can_be_forced_and_an_absent_one_is_refused(monkeypatch: pytest.M
         chosen("avx512")
     assert available_forms() == [Form.NUMPY, Form.REFERENCE]
     assert chosen("").name == "numpy lanes"
+
+
+def test_without_a_compiler_the_suite_serves_and_calls_itself_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ascon, "default_core", NumpyCore)
+    suite = get_suite("constrained")
+    assert suite_is_slow(suite) and not suite_is_slow(get_suite("hybrid"))
+    assert suite_state(suite).startswith("accepted: slow here (numpy lanes): python -m latticeward.build_kernels")
+
+
+def test_with_a_compiled_form_the_suite_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    form = available_forms()[0]
+    if not get_core(form).compiled:
+        pytest.skip("no C compiler here")
+    monkeypatch.setattr(ascon, "default_core", lambda: get_core(form))
+    assert suite_state(get_suite("constrained")) == "accepted"
