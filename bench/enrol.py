@@ -3,6 +3,8 @@
 An enrolment is trust bundle, ``begin``, ``finish`` with four proofs, automatic approval, certificate and statement by
 the authority worker, ``collect`` and every check of the agent, written to its disk. The devices' keys are made before
 the clock starts; everything else of a device counts, on the same processors as server, worker, database and broker.
+Beside the rate stands what an enrolment takes of the processors, by process: other work on the machine hardly changes
+that. The broker, which others may use as well, is not among them.
 
 Run as a program, this file is one process of such devices: orders and results are lines of JSON.
 """
@@ -16,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from bench import processor_time
+from bench.enrol_crypto import bare_milliseconds
 from bench.installation import Installation, installation
 from bench.processes import ROOT, DemoError
 from latticeward.agent.assembly import utc_now
@@ -34,12 +38,22 @@ TIMEOUT_SECONDS: Final = 300
 
 
 def run() -> Iterator[dict[str, Any]]:
-    """Yields ``enrolments_per_s`` over ``enrolled_devices``."""
+    """Yields ``enrolments_per_s`` over ``enrolled_devices``, and ``enrol_cpu_ms_…``: processor time an enrolment.
+
+    ``bare_crypto`` is what all the others together cannot get under.
+    """
     # All of them ask from one address here.
     with installation(LATTICEWARD_LIMIT_ENROLMENT="0", LATTICEWARD_LIMIT_PUBLIC="0") as server:
-        seconds = _enrol_all(server, _make_codes(server))
+        seconds, spent = _enrol_all(server, _make_codes(server))
     yield {"metric": "enrolments_per_s", "value": round(DEVICES / seconds, 1), "unit": "1/s"}
     yield {"metric": "enrolled_devices", "value": DEVICES, "unit": "n"}
+    for name, total in spent.items():
+        yield _milliseconds(name, 1000 * total / DEVICES)
+    yield _milliseconds("bare_crypto", bare_milliseconds())
+
+
+def _milliseconds(name: str, value: float) -> dict[str, Any]:
+    return {"metric": f"enrol_cpu_ms_{name}", "value": round(value, 2), "unit": "ms"}
 
 
 def _make_codes(server: Installation) -> list[str]:
@@ -49,8 +63,8 @@ def _make_codes(server: Installation) -> list[str]:
     return [row["uri"] for row in made]
 
 
-def _enrol_all(server: Installation, codes: list[str]) -> float:
-    """Seconds from the first request of any device to the last identity on a disk."""
+def _enrol_all(server: Installation, codes: list[str]) -> tuple[float, dict[str, float]]:
+    """Seconds from the first request of any device to the last identity on a disk, and of processors by process."""
     children = []
     for number in range(PROCESSES):
         folder = server.folder / f"machines-{number}"
@@ -63,18 +77,29 @@ def _enrol_all(server: Installation, codes: list[str]) -> float:
     try:
         for child in children:
             _hear(child)  # its keys are made
-        started = time.monotonic()
+        before, started = _spent(server, children), time.monotonic()
         for child in children:
             _say(child, "go")
         failures = [failure for child in children for failure in json.loads(_hear(child))]
-        seconds = time.monotonic() - started
+        seconds, after = time.monotonic() - started, _spent(server, children)
     finally:
         for child in children:
             child.kill()
             child.wait()
     if failures:
         raise DemoError(f"{len(failures)} of {len(codes)} enrolments failed, the first: {failures[0]}")
-    return seconds
+    return seconds, {name: after[name] - before[name] for name in after}
+
+
+def _spent(server: Installation, devices: list["subprocess.Popen[str]"]) -> dict[str, float]:
+    """Seconds of processors so far, by who spent them."""
+    web = server.processes.children[0].process.pid
+    return {
+        "web": processor_time.of_process(web),
+        "authority": sum(processor_time.of_tree(worker) for worker in processor_time.children_of(web)),
+        "database": processor_time.of_database(server.environment["LATTICEWARD_DATABASE_URL"]),
+        "devices": sum(processor_time.of_process(device.pid) for device in devices),
+    }
 
 
 def _say(child: "subprocess.Popen[str]", line: str) -> None:
