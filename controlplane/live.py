@@ -12,7 +12,7 @@ import contextlib
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from threading import Lock
 from typing import Any, Final, Self
 
@@ -137,16 +137,17 @@ def _deliver(subscriptions: list[Subscription], event: Event) -> None:
 hub: Final = Hub()
 
 
-def publish_live(event: Event) -> None:
-    """Broadcast an event that has been committed."""
+def publish_live(events: Sequence[Event]) -> None:
+    """Broadcast the events of one commit, in one message."""
     if not settings.LIVE_URL:
-        hub.dispatch(event)
+        for event in events:
+            hub.dispatch(event)
         return
     try:
-        redis_client().publish(CHANNEL, json.dumps(event, separators=(",", ":")))
+        redis_client().publish(CHANNEL, json.dumps(events, separators=(",", ":")))
     except Exception:
         # The write stands and the ledger has it: readers catch up by replay. Losing the whole request would be worse.
-        logger.exception("live event %s of feed %s could not be sent", event["seq"], event["feed"])
+        logger.exception("%d live events of feed %s could not be sent", len(events), events[0]["feed"])
 
 
 _client: Any = None
@@ -175,7 +176,8 @@ async def listen() -> None:
                 await pubsub.subscribe(CHANNEL)
                 async for message in pubsub.listen():
                     if message["type"] == "message":
-                        hub.dispatch(json.loads(message["data"]))
+                        for event in json.loads(message["data"]):
+                            hub.dispatch(event)
         except asyncio.CancelledError:
             raise
         except Exception:

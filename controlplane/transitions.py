@@ -1,9 +1,10 @@
 """The only writer of a state column."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
-from django.db import models, transaction
+from django.db import connection, models, transaction
 
 from controlplane.audit.models import AuditEntry
 from controlplane.audit.services import Fact, record, record_all
@@ -35,7 +36,8 @@ def apply_transition(
         StaleStateError: somebody moved the row first; nothing was written.
     """
     transition = next_state(machine, row.state, event)  # type: ignore[attr-defined]
-    with transaction.atomic():
+    # Inside somebody's transaction no savepoint: the one statement that may be refused has then written nothing.
+    with nullcontext() if connection.in_atomic_block else transaction.atomic():
         manager = type(row)._default_manager
         changed = manager.filter(pk=row.pk, state=transition.source).update(state=transition.target, **columns)
         if changed != 1:

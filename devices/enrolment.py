@@ -21,9 +21,9 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from controlplane.audit.services import record
+from controlplane.audit.services import record, record_together
 from devices.models import Claim, Device, Enrolment
-from devices.services import approve_device
+from devices.services import approve
 from devices.suites import choose_suite
 from keys import vault
 from keys.rotation import server_address
@@ -132,15 +132,16 @@ def _reserve(claim: Claim, verified: VerifiedTranscript, suite: str, mac_key: by
     digest = hashlib.sha256(verified.raw).hexdigest()
     expires_at = now + timedelta(seconds=CHALLENGE_LIFETIME_SECONDS)
     with transaction.atomic():
-        free = Q(reserved_for="") | Q(reserved_for=digest) | Q(reserved_until__lte=now)
+        free = Q(reserved_for="") | Q(reserved_until__lte=now)
         reserved = Claim.objects.filter(free, pk=claim.pk, consumed_at=None, expires_at__gt=now).update(
             reserved_for=digest, reserved_until=expires_at
         )
         if reserved != 1:
-            raise ClaimRefusedError(f"claim {claim.id} is reserved for another device, or used")
-        # The update holds the claim's row, so a second copy of the same message waits here and finds the answer.
-        earlier = claim.enrolments.filter(transcript_digest=digest, expires_at__gt=now).first()
-        if earlier is not None:
+            # A second copy of the same message waited for the claim's row, and finds what the first was answered.
+            held = Q(claim__reserved_for=digest, claim__consumed_at=None, claim__expires_at__gt=now)
+            earlier = claim.enrolments.filter(held, transcript_digest=digest, expires_at__gt=now).first()
+            if earlier is None:
+                raise ClaimRefusedError(f"claim {claim.id} is reserved for another device, or used")
             return Begun(earlier.id, bytes(earlier.answer), bytes(earlier.answer_mac))
         enrolment_id, device_id = uuid4(), uuid4()
         challenge = secrets.token_bytes(CHALLENGE_BYTES)
@@ -226,7 +227,7 @@ def _take_in(enrolment: Enrolment, proven: ProvenEnrolment, proofs_digest: str, 
     claim = enrolment.claim
     site, federation = claim.site, claim.site.federation
     actor = f"device:{enrolment.device_id}"
-    with transaction.atomic():
+    with transaction.atomic(), record_together():
         reserved = Claim.objects.filter(pk=claim.pk, consumed_at=None, reserved_for=enrolment.transcript_digest)
         if reserved.update(consumed_at=now, wrapped_key=None) != 1:
             raise ClaimRefusedError(f"claim {claim.id} was used or given to another device meanwhile")
@@ -266,10 +267,9 @@ def _take_in(enrolment: Enrolment, proven: ProvenEnrolment, proofs_digest: str, 
         )
         if claim.auto_approve:
             # The person who made the claim decided; the entry says so.
-            device = approve_device(device_id=device.id, actor=claim.created_by, why="claim with automatic approval")
+            approve(device, actor=claim.created_by, why="claim with automatic approval")
         elif claim.auto_approve is None and claim.device_class.auto_approve:
-            why = f"policy of the class {claim.device_class.slug}"
-            device = approve_device(device_id=device.id, actor="system", why=why)
+            approve(device, actor="system", why=f"policy of the class {claim.device_class.slug}")
     return device
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from controlplane.audit.services import record
+from controlplane.audit.services import record, record_together
 from controlplane.transitions import apply_transition, apply_transitions
 from devices.classes import seed_classes
 from devices.models import Device, Enrolment, Federation, Renewal
@@ -84,12 +84,17 @@ def approve_device(*, device_id: UUID, actor: str, why: str = "") -> Device:
     Raises:
         NotFoundError, InvalidTransitionError, StaleStateError
     """
-    return _move(device_id, "approve", actor, details={"why": why} if why else {})
+    return approve(get_device(device_id), actor=actor, why=why)
+
+
+def approve(device: Device, *, actor: str, why: str = "") -> Device:
+    """As ``approve_device``, of a row that was read with its site and federation."""
+    return _move(device, "approve", actor, details={"why": why} if why else {})
 
 
 def decline_device(*, device_id: UUID, actor: str, why: str = "") -> Device:
     """Refuse a machine that asked; its keys stay registered, so that nobody can bring them again."""
-    return _move(device_id, "decline", actor, details={"why": why} if why else {}, keys=retire_waiting_keys)
+    return _move(get_device(device_id), "decline", actor, details={"why": why} if why else {}, keys=retire_waiting_keys)
 
 
 def issue(*, device_id: UUID, actor: str = "worker:authority") -> None:
@@ -155,12 +160,12 @@ def order_for(device: Device, *, epoch: int) -> IssueOrder:
 
 def suspend_device(*, device_id: UUID, actor: str, why: str = "") -> Device:
     """Take a device out until it is reinstated; it is refused from the next request on."""
-    return _move(device_id, "suspend", actor, details={"why": why} if why else {}, keys=suspend_keys)
+    return _move(get_device(device_id), "suspend", actor, details={"why": why} if why else {}, keys=suspend_keys)
 
 
 def reinstate_device(*, device_id: UUID, actor: str, why: str = "") -> Device:
     """Let a suspended device take part again, with the keys that it has."""
-    return _move(device_id, "reinstate", actor, details={"why": why} if why else {}, keys=reinstate_keys)
+    return _move(get_device(device_id), "reinstate", actor, details={"why": why} if why else {}, keys=reinstate_keys)
 
 
 def revoke_device(*, device_id: UUID, actor: str, reason: Reason, invalid_from: datetime | None = None) -> Device:
@@ -182,7 +187,7 @@ def revoke_device(*, device_id: UUID, actor: str, reason: Reason, invalid_from: 
     def revoke(*, subject_id: str, actor: str, feed: str) -> None:
         revoke_keys(subject_id=subject_id, reason=reason, actor=actor, feed=feed, invalid_from=invalid_from)
 
-    return _move(device_id, "revoke", actor, details={"reason": str(reason)}, keys=revoke)
+    return _move(get_device(device_id), "revoke", actor, details={"reason": str(reason)}, keys=revoke)
 
 
 def collect(*, enrolment_id: UUID, device: Device) -> dict[str, Any]:
@@ -267,16 +272,15 @@ def get_device(device_id: UUID) -> Device:
 
 
 def _move(
-    device_id: UUID,
+    device: Device,
     event: str,
     actor: str,
     *,
     details: dict[str, Any],
     keys: Callable[..., None] | None = None,
 ) -> Device:
-    device = get_device(device_id)
     feed = device.site.federation.feed
-    with transaction.atomic():
+    with transaction.atomic(), record_together():
         apply_transition(device, DEVICE, event, actor=actor, feed=feed, details={**_details(device), **details})
         if keys is not None:
             keys(subject_id=str(device.id), actor=actor, feed=feed)

@@ -130,7 +130,7 @@ def require_seed_of(key: Key, seed: bytes) -> None:
 
 
 def register_device_keys(*, subject_id: str, keys: DevicePublicKeys, epoch: int, actor: str, feed: str) -> list[Key]:
-    """Record the four public keys of a device, not yet in use.
+    """Record the four public keys of a device, not yet in use, in the caller's transaction, which ends with an error.
 
     Raises:
         KeyUsageError: one of them is registered already, to this or another subject, now or in the past.
@@ -157,17 +157,16 @@ def register_device_keys(*, subject_id: str, keys: DevicePublicKeys, epoch: int,
         for role in DEVICE_ROLES
     ]
     try:
-        with transaction.atomic():
-            Key.objects.bulk_create(rows)
-            record(
-                "key.generated",
-                actor=actor,
-                feed=feed,
-                subject=("device", subject_id),
-                details={"epoch": epoch, "keys": {row.purpose: row.key_id for row in rows}},
-            )
+        Key.objects.bulk_create(rows)
     except IntegrityError as exc:
         raise KeyUsageError(f"a key of {subject_id} is registered already") from exc
+    record(
+        "key.generated",
+        actor=actor,
+        feed=feed,
+        subject=("device", subject_id),
+        details={"epoch": epoch, "keys": {row.purpose: row.key_id for row in rows}},
+    )
     return rows
 
 

@@ -1,6 +1,8 @@
 """Writing the ledger: one call from every change, in the transaction of that change."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -53,9 +55,7 @@ def record_all(facts: Sequence[Fact], *, actor: str, feed: str) -> list[AuditEnt
     for fact in facts:
         if fact.event not in EVENTS:
             raise RuntimeError(f"audit event {fact.event!r} is not described in controlplane/audit/events.py")
-    if not facts:
-        return []
-    now, last = datetime.now(UTC), _last_feed_number(feed, len(facts))
+    now = datetime.now(UTC)
     entries = [
         AuditEntry(
             event=fact.event,
@@ -64,25 +64,55 @@ def record_all(facts: Sequence[Fact], *, actor: str, feed: str) -> list[AuditEnt
             subject_id=str(fact.subject[1]),
             details=fact.details,
             feed=feed,
-            feed_seq=number,
             recorded_at=now,
         )
-        for number, fact in enumerate(facts, start=last - len(facts) + 1)
+        for fact in facts
     ]
+    held = _held.get()
+    if held is None:
+        _write(entries)
+    else:
+        held += entries
+    return entries
+
+
+_held: ContextVar[list[AuditEntry] | None] = ContextVar("entries that wait for their block's end", default=None)
+
+
+@contextmanager
+def record_together() -> Iterator[None]:
+    """Write all that is recorded inside at the end of the block, in as many statements as one entry takes.
+
+    The feed's row, which everybody needs, is then locked from there to the commit only. Inside, an error that comes
+    after a record must not be caught and gone on from: the entry would be written without its change.
+    """
+    if _held.get() is not None:
+        yield
+        return
+    entries: list[AuditEntry] = []
+    token = _held.set(entries)
+    try:
+        yield
+    finally:
+        _held.reset(token)
+    _write(entries)
+
+
+def _write(entries: list[AuditEntry]) -> None:
+    # Feeds in one order everywhere: two transactions must not wait for each other's rows.
+    for feed in sorted({entry.feed for entry in entries}):
+        same = [entry for entry in entries if entry.feed == feed]
+        for number, entry in enumerate(same, start=_last_feed_number(feed, len(same)) - len(same) + 1):
+            entry.feed_seq = number
     for entry in entries:
         try:
             # Found out later, by the sequencer, such an entry would stop the whole ledger.
             entry_bytes(entry)
         except MalformedMessageError as error:
             raise RuntimeError(f"details of {entry.event!r} have no canonical form: {error}") from error
-    AuditEntry.objects.bulk_create(entries)
-    transaction.on_commit(lambda: _broadcast(entries))
-    return entries
-
-
-def _broadcast(entries: Sequence[AuditEntry]) -> None:
-    for entry in entries:
-        publish_live(as_live_event(entry))
+    if entries:
+        AuditEntry.objects.bulk_create(entries)
+        transaction.on_commit(lambda: publish_live([as_live_event(entry) for entry in entries]))
 
 
 def as_live_event(entry: AuditEntry) -> dict[str, Any]:

@@ -110,7 +110,7 @@ async def test_events_announced_in_the_wrong_order_are_told_in_the_right_one(
 ) -> None:
     async with connected(operator, f"round:{current.id}@2") as page:
         await hear_until_ready(page)
-        monkeypatch.setattr("controlplane.audit.services.publish_live", lambda event: None)
+        monkeypatch.setattr("controlplane.audit.services.publish_live", lambda events: None)
         await sync_to_async(scene.join_all)(current)
         entries = [entry async for entry in AuditEntry.objects.filter(feed=current.feed, feed_seq__in=(4, 3))]
         for entry in sorted(entries, key=lambda entry: -entry.feed_seq):
