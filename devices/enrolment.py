@@ -22,12 +22,13 @@ from django.db.models import Q
 from django.utils import timezone
 
 from controlplane.audit.services import record, record_together
+from controlplane.prepared import PreparedSelect, PreparedUpdate, insert_rows
 from devices.models import Claim, Device, Enrolment
 from devices.services import approve
 from devices.suites import choose_suite
 from keys import vault
 from keys.rotation import server_address
-from keys.selectors import trust_anchor
+from keys.selectors import anchor_fingerprint
 from keys.services import refuse_registered, register_device_keys, require_certifiable
 from latticeward import canonical
 from latticeward.claim_code import LOOKUP_ID_BYTES
@@ -57,6 +58,74 @@ logger = logging.getLogger(__name__)
 _TELL_AT: Final = 50
 _COUNT_SECONDS: Final = 600
 _UNKNOWN: Final = "unknown"
+
+# A claim as both calls need it; what is not named here is read when somebody asks for it.
+_NEEDED: Final = (
+    "site__slug",
+    "site__name",
+    "site__federation_id",
+    "device_class__slug",
+    "device_class__suite_floor",
+    "device_class__default_suite",
+    "device_class__auto_approve",
+)
+_OF_CLAIM: Final = (
+    "lookup_id",
+    "auto_approve",
+    "bound_fingerprint",
+    "wrapped_key",
+    "created_by",
+    "expires_at",
+    "consumed_at",
+)
+_CLAIM: Final = PreparedSelect(
+    lambda lookup_id: (
+        Claim.objects.select_related("site", "device_class").only(*_OF_CLAIM, *_NEEDED).filter(lookup_id=lookup_id)
+    ),
+    str,
+)
+_ENROLMENT: Final = PreparedSelect(
+    lambda enrolment_id: (
+        Enrolment.objects.select_related("claim__site", "claim__device_class")
+        .only(
+            *(field.attname for field in Enrolment._meta.concrete_fields),
+            *(f"claim__{name}" for name in ("auto_approve", "created_by", *_NEEDED)),
+        )
+        .filter(pk=enrolment_id)
+    ),
+    UUID,
+)
+# The conditional updates that decide races: each row changes hands in one statement or not at all.
+_RESERVE: Final = PreparedUpdate(
+    lambda claim_id, now, digest, until: (
+        Claim.objects.filter(
+            Q(reserved_for="") | Q(reserved_until__lte=now), pk=claim_id, consumed_at=None, expires_at__gt=now
+        ),
+        {"reserved_for": digest, "reserved_until": until},
+    ),
+    UUID,
+    datetime,
+    str,
+    datetime,
+)
+_CONSUME: Final = PreparedUpdate(
+    lambda claim_id, digest, now: (
+        Claim.objects.filter(pk=claim_id, consumed_at=None, reserved_for=digest),
+        {"consumed_at": now, "wrapped_key": None},
+    ),
+    UUID,
+    str,
+    datetime,
+)
+_FINISH: Final = PreparedUpdate(
+    lambda enrolment_id, now, proofs_digest: (
+        Enrolment.objects.filter(pk=enrolment_id),
+        {"finished_at": now, "wrapped_challenge": None, "proofs_digest": proofs_digest},
+    ),
+    UUID,
+    datetime,
+    str,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +160,7 @@ def begin_enrolment(*, transcript: bytes, mac: bytes, source: str, now: datetime
     now = now or timezone.now()
     # 1
     lookup_id = _lookup_id(transcript)
-    claim = Claim.objects.select_related("site__federation", "device_class").filter(lookup_id=lookup_id.hex()).first()
+    claim = _CLAIM.first(lookup_id.hex())
     usable = claim is not None and claim.consumed_at is None and claim.expires_at > now
     decoy = _decoy(int(time.time()) // 60)
     wrapped, row_id = (claim.wrapped_key, str(claim.id)) if claim and usable else (decoy, "decoy")
@@ -104,7 +173,7 @@ def begin_enrolment(*, transcript: bytes, mac: bytes, source: str, now: datetime
             meeting=Meeting(
                 federation_id=str(claim.site.federation_id) if claim else "",
                 authority=server_address(),
-                anchor=trust_anchor().fingerprint,
+                anchor=anchor_fingerprint(),
             ),
             site=claim.site.slug if claim else "",
             device_class=claim.device_class.slug if claim else "",
@@ -132,11 +201,7 @@ def _reserve(claim: Claim, verified: VerifiedTranscript, suite: str, mac_key: by
     digest = hashlib.sha256(verified.raw).hexdigest()
     expires_at = now + timedelta(seconds=CHALLENGE_LIFETIME_SECONDS)
     with transaction.atomic():
-        free = Q(reserved_for="") | Q(reserved_until__lte=now)
-        reserved = Claim.objects.filter(free, pk=claim.pk, consumed_at=None, expires_at__gt=now).update(
-            reserved_for=digest, reserved_until=expires_at
-        )
-        if reserved != 1:
+        if _RESERVE(claim.pk, now, digest, expires_at) != 1:
             # A second copy of the same message waited for the claim's row, and finds what the first was answered.
             held = Q(claim__reserved_for=digest, claim__consumed_at=None, claim__expires_at__gt=now)
             earlier = claim.enrolments.filter(held, transcript_digest=digest, expires_at__gt=now).first()
@@ -155,7 +220,7 @@ def _reserve(claim: Claim, verified: VerifiedTranscript, suite: str, mac_key: by
             expires_at=expires_at,
             mac_key=mac_key,
         )
-        Enrolment.objects.create(
+        enrolment = Enrolment(
             id=enrolment_id,
             claim=claim,
             device_id=device_id,
@@ -168,6 +233,7 @@ def _reserve(claim: Claim, verified: VerifiedTranscript, suite: str, mac_key: by
             begun_at=now,
             expires_at=expires_at,
         )
+        insert_rows([enrolment])
     return Begun(enrolment_id, answer, answer_mac)
 
 
@@ -187,11 +253,7 @@ def finish_enrolment(*, enrolment_id: UUID, proofs: FinishProofs, now: datetime 
     """
     now = now or timezone.now()
     # 1
-    enrolment = (
-        Enrolment.objects.select_related("claim__site__federation", "claim__device_class")
-        .filter(pk=enrolment_id)
-        .first()
-    )
+    enrolment = _ENROLMENT.first(enrolment_id)
     if enrolment is None:
         raise NotFoundError(f"there is no enrolment {enrolment_id}")
     proofs_digest = hashlib.sha256(proofs.challenge_mac).hexdigest()
@@ -225,15 +287,12 @@ def finish_enrolment(*, enrolment_id: UUID, proofs: FinishProofs, now: datetime 
 
 def _take_in(enrolment: Enrolment, proven: ProvenEnrolment, proofs_digest: str, now: datetime) -> Device:
     claim = enrolment.claim
-    site, federation = claim.site, claim.site.federation
+    site, feed = claim.site, claim.site.feed
     actor = f"device:{enrolment.device_id}"
     with transaction.atomic(), record_together():
-        reserved = Claim.objects.filter(pk=claim.pk, consumed_at=None, reserved_for=enrolment.transcript_digest)
-        if reserved.update(consumed_at=now, wrapped_key=None) != 1:
+        if _CONSUME(claim.pk, enrolment.transcript_digest, now) != 1:
             raise ClaimRefusedError(f"claim {claim.id} was used or given to another device meanwhile")
-        Enrolment.objects.filter(pk=enrolment.pk).update(
-            finished_at=now, wrapped_challenge=None, proofs_digest=proofs_digest
-        )
+        _FINISH(enrolment.pk, now, proofs_digest)
         device = Device(
             id=enrolment.device_id,
             site=site,
@@ -243,11 +302,11 @@ def _take_in(enrolment: Enrolment, proven: ProvenEnrolment, proofs_digest: str, 
             key_epoch=proven.transcript.epoch,
             requested_at=now,
         )
-        device.save(force_insert=True)
+        insert_rows([device])
         record(
             "device.requested",
             actor=actor,
-            feed=federation.feed,
+            feed=feed,
             subject=("device", device.id),
             details={
                 "device": str(device.id),
@@ -263,7 +322,7 @@ def _take_in(enrolment: Enrolment, proven: ProvenEnrolment, proofs_digest: str, 
             keys=proven.transcript.keys,
             epoch=device.key_epoch,
             actor=actor,
-            feed=federation.feed,
+            feed=feed,
         )
         if claim.auto_approve:
             # The person who made the claim decided; the entry says so.

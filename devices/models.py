@@ -29,7 +29,12 @@ class Federation(models.Model):
     @property
     def feed(self) -> str:
         """The numbered stream of live events of this federation."""
-        return f"federation:{self.id}"
+        return feed_of(self.id)
+
+
+def feed_of(federation_id: uuid.UUID) -> str:
+    """The name of a federation's stream of live events."""
+    return f"federation:{federation_id}"
 
 
 class Site(models.Model):
@@ -51,6 +56,11 @@ class Site(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def feed(self) -> str:
+        """The numbered stream of live events of its federation."""
+        return feed_of(self.federation_id)
 
 
 class Battery(models.TextChoices):

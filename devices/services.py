@@ -7,22 +7,24 @@ it and touches the device's keys, in one transaction. Nothing here enqueues: the
 import base64
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from controlplane.audit.services import record, record_together
+from controlplane.prepared import PreparedSelect
 from controlplane.transitions import apply_transition, apply_transitions
 from devices.classes import seed_classes
 from devices.models import Device, Enrolment, Federation, Renewal
 from keys.ceremony import init_authority
 from keys.issuing import IssueOrder, issue_certificates
-from keys.models import Certificate, Reason
-from keys.selectors import certificate_of_epoch, device_statement
+from keys.models import Reason
+from keys.selectors import issued_identity
 from keys.services import reinstate_keys, retire_waiting_keys, revoke_keys, suspend_keys
 from latticeward.crypto.certificate import DeviceNames
 from latticeward.errors import (
@@ -41,6 +43,7 @@ logger = logging.getLogger(__name__)
 ISSUING_BATCH: Final = 32
 # Nobody remembers after a week what a fingerprint on the screen was to be compared with.
 APPROVAL_LIFETIME: Final = timedelta(days=7)
+_APPROVED: Final = Device.objects.filter(state=DeviceState.APPROVED)
 _SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -105,7 +108,7 @@ def issue(*, device_id: UUID, actor: str = "worker:authority") -> None:
     Raises:
         CustodyError: this process does not hold the issuing key; nothing was changed.
     """
-    _issue([device_id], actor)
+    _issue(_APPROVED.filter(pk=device_id), actor)
 
 
 def issue_approved(*, actor: str = "worker:authority", limit: int = ISSUING_BATCH) -> int:
@@ -114,33 +117,30 @@ def issue_approved(*, actor: str = "worker:authority", limit: int = ISSUING_BATC
     Beside its two signatures an enrolment costs the authority a few statements, which a whole order of machines that
     enrol on one morning shares.
     """
-    waiting = Device.objects.filter(state=DeviceState.APPROVED).order_by("requested_at").values_list("id", flat=True)
-    ids = list(waiting[:limit])
+    oldest = _APPROVED.order_by("requested_at")[:limit]
     try:
-        return _issue(ids, actor)
+        return _issue(oldest, actor)
     except StateError:
         # One of them has lost its keys: each by itself, so that it keeps none of the others up.
-        return sum(_issue_alone(device_id, actor) for device_id in ids)
+        return sum(_issue_alone(device_id, actor) for device_id in oldest.values_list("id", flat=True))
 
 
 def _issue_alone(device_id: UUID, actor: str) -> int:
     try:
-        return _issue([device_id], actor)
+        return _issue(_APPROVED.filter(pk=device_id), actor)
     except StateError as error:
         logger.warning("device %s gets no certificate: %s", device_id, error)
         return 0
 
 
-def _issue(device_ids: Sequence[UUID], actor: str) -> int:
-    with transaction.atomic():
+def _issue(approved: QuerySet[Device], actor: str) -> int:
+    with transaction.atomic(), record_together():
         # Whoever holds one of the rows is deciding about that device, or issuing it.
-        rows = Device.objects.select_for_update(of=("self",), skip_locked=True).order_by("id")
-        approved = rows.filter(pk__in=device_ids, state=DeviceState.APPROVED)
-        devices = list(approved.select_related("site__federation", "device_class"))
+        rows = approved.select_for_update(of=("self",), skip_locked=True)
+        devices = list(rows.select_related("site__federation", "device_class"))
         if not devices:
             return 0
         feed = devices[0].site.federation.feed
-        # First, because it signs before it writes: the feed's row, which everybody needs, is then locked for less.
         issue_certificates([order_for(device, epoch=device.key_epoch) for device in devices], actor=actor, feed=feed)
         apply_transitions(
             devices, DEVICE, "activate", actor=actor, feed=feed, details=_details, activated_at=timezone.now()
@@ -190,6 +190,16 @@ def revoke_device(*, device_id: UUID, actor: str, reason: Reason, invalid_from: 
     return _move(get_device(device_id), "revoke", actor, details={"reason": str(reason)}, keys=revoke)
 
 
+_ENROLLED: Final = PreparedSelect(
+    lambda device_id, enrolment_id: Device.objects.filter(
+        Exists(Enrolment.objects.filter(pk=enrolment_id, device_id=OuterRef("pk"), finished_at__isnull=False)),
+        pk=device_id,
+    ).values_list("state", "key_epoch"),
+    UUID,
+    UUID,
+)
+
+
 def collect(*, enrolment_id: UUID, device: Device) -> dict[str, Any]:
     """What an enrolling device may fetch: its state, and once it is active its certificate and key statement.
 
@@ -203,13 +213,13 @@ def collect(*, enrolment_id: UUID, device: Device) -> dict[str, Any]:
     Raises:
         NotFoundError: not this device's enrolment.
     """
-    if not Enrolment.objects.filter(pk=enrolment_id, device_id=device.id, finished_at__isnull=False).exists():
+    current = _ENROLLED.first(device.id, enrolment_id)
+    if current is None:
         raise NotFoundError(f"device {device.id} has no enrolment {enrolment_id}")
-    current = get_device(device.id)
-    answer: dict[str, Any] = {"state": current.state}
-    if current.state == DeviceState.ACTIVE:
-        certificate = certificate_of_epoch(str(device.id), epoch=current.key_epoch)
-        answer |= _handed_out(certificate, current.key_epoch)
+    state, epoch = current
+    answer: dict[str, Any] = {"state": state}
+    if state == DeviceState.ACTIVE:
+        answer |= _handed_out(device.id, epoch)
     return answer
 
 
@@ -230,15 +240,12 @@ def collect_renewal(*, renewal_id: UUID, device: Device) -> dict[str, Any]:
         raise NotFoundError(f"device {device.id} has no renewal {renewal_id}")
     answer: dict[str, Any] = {"state": renewal.state}
     if renewal.state == RenewalState.ISSUED:
-        epoch = renewal.parent_epoch + 1
-        answer |= _handed_out(certificate_of_epoch(str(device.id), epoch=epoch), epoch)
+        answer |= _handed_out(device.id, renewal.parent_epoch + 1)
     return answer
 
 
-def _handed_out(certificate: Certificate, epoch: int) -> dict[str, Any]:
-    assert certificate.issuer is not None, "a device's certificate has an issuer"
-    chain = (bytes(certificate.der), bytes(certificate.issuer.der))
-    statement = device_statement(certificate.key.subject_id, epoch=epoch)
+def _handed_out(device_id: UUID, epoch: int) -> dict[str, Any]:
+    chain, statement = issued_identity(str(device_id), epoch=epoch)
     return {
         "certificate_chain": [base64.b64encode(der).decode("ascii") for der in chain],
         "statement": base64.urlsafe_b64encode(statement).decode("ascii").rstrip("="),
@@ -279,7 +286,7 @@ def _move(
     details: dict[str, Any],
     keys: Callable[..., None] | None = None,
 ) -> Device:
-    feed = device.site.federation.feed
+    feed = device.site.feed
     with transaction.atomic(), record_together():
         apply_transition(device, DEVICE, event, actor=actor, feed=feed, details={**_details(device), **details})
         if keys is not None:

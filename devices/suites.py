@@ -9,6 +9,7 @@ verifies for ever.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from django.conf import settings
 from django.db import transaction
@@ -16,6 +17,7 @@ from django.db.models import Count
 from django.utils import timezone
 
 from controlplane.audit.services import record
+from controlplane.prepared import PreparedSelect
 from controlplane.transitions import apply_transition
 from devices.models import Device, DeviceClass, Federation, SuitePolicy
 from latticeward.crypto.negotiation import negotiate, strongest
@@ -36,11 +38,14 @@ class SuiteStanding:
     devices: int
 
 
+_POLICIES: Final = PreparedSelect(lambda: SuitePolicy.objects.values_list("suite", "state", "retire_at"))
+
+
 def accepted_suites(*, now: datetime | None = None) -> tuple[str, ...]:
     """The suites that make new things now, by id, in the order of the code's table; one query."""
     now = now or timezone.now()
     standing = dict.fromkeys(settings.ACCEPTED_SUITES, True)
-    for name, state, retire_at in SuitePolicy.objects.values_list("suite", "state", "retire_at"):
+    for name, state, retire_at in _POLICIES():
         over = state == SuiteState.RETIRED or (retire_at is not None and retire_at <= now)
         standing[name] = not over
     return tuple(name for name in SUITES if standing.get(name, False))

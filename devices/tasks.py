@@ -1,21 +1,36 @@
 """What workers do with devices. Every task may run twice or be lost: ``sweep`` finds what was lost."""
 
-from uuid import UUID
+from typing import Final
 
 from celery import shared_task
+from django.core.cache import cache
 
 from devices import renewal, renewal_issuing, rotation, services, suites
 from devices.models import Device, Federation, Renewal
 from keys.tasks import keep_authority_current, publish_revocations
 from latticeward.lifecycle import DeviceState, RenewalState
 
+# A message that nobody took up in this time is taken for lost.
+_ASKED_SECONDS: Final = 2
+_ASKED: Final = "issuing-asked"
+
+
+def ask_to_issue() -> None:
+    """Have the authority worker issue for all devices that are approved by now: one message for many of them.
+
+    Whoever finds the mark set need not send a message: the worker removes the mark before it looks who waits. A message
+    that is lost is found missing by ``sweep``.
+    """
+    if cache.add(_ASKED, 1, timeout=_ASKED_SECONDS):
+        issue_devices.delay()
+
 
 @shared_task(acks_late=True)
-def issue_device(device_id: str) -> None:
-    """Make certificate and statement of an approved device; the first call does the work of those behind it."""
-    while Device.objects.filter(pk=UUID(device_id), state=DeviceState.APPROVED).exists():
-        if services.issue_approved(limit=services.ISSUING_BATCH) < services.ISSUING_BATCH:
-            return
+def issue_devices() -> None:
+    """Make certificates and statements of all approved devices."""
+    cache.delete(_ASKED)
+    while services.issue_approved(limit=services.ISSUING_BATCH) == services.ISSUING_BATCH:
+        pass
 
 
 @shared_task(acks_late=True)
@@ -43,7 +58,7 @@ def sweep() -> None:
     rotation.advance_rotations()
     keep_authority_current.delay()
     publish_revocations.delay()
-    for device_id in Device.objects.filter(state=DeviceState.APPROVED).values_list("id", flat=True):
-        issue_device.delay(str(device_id))
+    if Device.objects.filter(state=DeviceState.APPROVED).exists():
+        ask_to_issue()
     if Renewal.objects.filter(state=RenewalState.PROVEN).exists():
         issue_renewals.delay()

@@ -194,4 +194,4 @@ def _asking(request: Request) -> Device:
 
 def _enqueue_issue(device: Device) -> None:
     if device.state == DeviceState.APPROVED:
-        transaction.on_commit(lambda: tasks.issue_device.delay(str(device.id)))
+        transaction.on_commit(tasks.ask_to_issue)

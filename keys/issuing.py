@@ -17,7 +17,8 @@ from django.db.models import F
 from django.db.models.functions import Least
 from django.utils import timezone
 
-from controlplane.audit.services import Fact, record_all
+from controlplane.audit.services import Fact, record_all, record_together
+from controlplane.prepared import insert_rows
 from controlplane.transitions import apply_transitions
 from keys.models import Authority, Certificate, Key, Owner, Statement, StatementKind
 from keys.selectors import public_keys_of
@@ -96,9 +97,9 @@ def issue_certificates(orders: Sequence[IssueOrder], *, actor: str, feed: str) -
     now = timezone.now()
     waiting, replaced = _keys_of(orders)
     bound = list(_sign(orders, waiting, now))
-    with transaction.atomic():
-        Certificate.objects.bulk_create([one.certificate for one in bound])
-        Statement.objects.bulk_create([one.statement for one in bound])
+    with transaction.atomic(savepoint=False), record_together():
+        insert_rows([one.certificate for one in bound])
+        insert_rows([one.statement for one in bound])
         _supersede(replaced, now, actor, feed)
         _activate(bound, now, actor, feed)
         record_all([_issued(one) for one in bound], actor=actor, feed=feed)

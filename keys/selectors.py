@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from controlplane.audit.models import AuditEntry
 from controlplane.compiled_query import CompiledQuery
+from controlplane.prepared import PreparedSelect
 from keys.models import Certificate, Key, Owner, RevocationList, Statement, StatementKind, StatusAnswer
 from latticeward.crypto.keys import (
     AuthenticationVerifyKey,
@@ -56,6 +57,21 @@ def trust_anchor() -> TrustAnchor:
         CustodyError: the authority has not been initialised.
     """
     return TrustAnchor(key=server_verify_key(Purpose.TRUST))
+
+
+_ANCHOR: Final = PreparedSelect(lambda: server_keys(Purpose.TRUST).values_list("key_id")[:1])
+
+
+def anchor_fingerprint() -> bytes:
+    """The fingerprint of ``trust_anchor``, 32 bytes, without the key.
+
+    Raises:
+        CustodyError: the authority has not been initialised.
+    """
+    row = _ANCHOR.first()
+    if row is None:
+        raise CustodyError(f"the server has no active key for {Purpose.TRUST}")
+    return bytes.fromhex(row[0])
 
 
 def trust_document() -> bytes:
@@ -167,17 +183,28 @@ def device_statement(subject_id: str, *, epoch: int) -> bytes:
     return bytes(row.signed)
 
 
-def certificate_of_epoch(subject_id: str, *, epoch: int) -> Certificate:
-    """The certificate of one epoch of a device, with its issuer.
+_ISSUED: Final = PreparedSelect(
+    lambda subject_id, epoch: (
+        Statement.objects.filter(kind=StatementKind.DEVICE, subject_id=subject_id, number=epoch)
+        .exclude(certificate=None)
+        .values_list("certificate__der", "certificate__issuer__der", "signed")
+    ),
+    str,
+    int,
+)
+
+
+def issued_identity(subject_id: str, *, epoch: int) -> tuple[tuple[bytes, bytes], bytes]:
+    """What a device is given for one epoch: its certificate and the issuing authority's, DER, and its statement.
 
     Raises:
-        NotFoundError: none was made.
+        NotFoundError: nothing was made.
     """
-    rows = _identities().filter(key__subject_id=subject_id, key__epoch=epoch)
-    found = rows.select_related("issuer", "key").order_by("-created_at").first()
-    if found is None:
+    row = _ISSUED.first(subject_id, epoch)
+    if row is None:
         raise NotFoundError(f"device {subject_id} has no certificate of epoch {epoch}")
-    return found
+    leaf, issuing, signed = map(bytes, row)
+    return (leaf, issuing), signed
 
 
 def epoch_of(key_id: str) -> int:

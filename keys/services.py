@@ -16,6 +16,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from controlplane.audit.services import record
+from controlplane.prepared import PreparedSelect, insert_rows
 from controlplane.transitions import apply_transition
 from keys import vault
 from keys.models import Authority, Key, Owner, Reason, Revocation
@@ -42,6 +43,9 @@ class _Loaded:
     not_after_at: datetime
     loaded_at: float
 
+
+_REGISTERED: Final = PreparedSelect(lambda *ids: Key.objects.filter(key_id__in=ids).values_list("id"), *[str] * 4)
+_PROFILE: Final = PreparedSelect(lambda: Authority.objects.values_list("profile"))
 
 _loaded: dict[str, _Loaded] = {}
 _lock: Final = Lock()
@@ -157,7 +161,7 @@ def register_device_keys(*, subject_id: str, keys: DevicePublicKeys, epoch: int,
         for role in DEVICE_ROLES
     ]
     try:
-        Key.objects.bulk_create(rows)
+        insert_rows(rows)
     except IntegrityError as exc:
         raise KeyUsageError(f"a key of {subject_id} is registered already") from exc
     record(
@@ -177,7 +181,7 @@ def refuse_registered(keys: DevicePublicKeys) -> None:
         KeyUsageError: at least one is registered.
     """
     ids = [key.key_id.hex() for key in (keys.authentication, keys.classical, keys.signing, keys.encapsulation)]
-    if Key.objects.filter(key_id__in=ids).exists():
+    if _REGISTERED(*ids):
         raise KeyUsageError("a key is registered already, to this or another device")
 
 
@@ -187,7 +191,8 @@ def require_certifiable(keys: DevicePublicKeys) -> None:
     Raises:
         UnsupportedSuiteError: the profile demands another algorithm.
     """
-    profile = PROFILES[Authority.objects.get().profile]
+    ((name,),) = _PROFILE()
+    profile = PROFILES[name]
     if keys.authentication.algorithm not in profile.devices:
         raise UnsupportedSuiteError(f"the profile {profile.name} certifies {', '.join(profile.devices)} only")
 

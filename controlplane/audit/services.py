@@ -13,6 +13,7 @@ from controlplane.audit.events import EVENTS
 from controlplane.audit.models import AuditEntry
 from controlplane.audit.sequencing import entry_bytes
 from controlplane.live import publish_live
+from controlplane.prepared import insert_rows
 from latticeward.errors import MalformedMessageError
 
 
@@ -111,7 +112,7 @@ def _write(entries: list[AuditEntry]) -> None:
         except MalformedMessageError as error:
             raise RuntimeError(f"details of {entry.event!r} have no canonical form: {error}") from error
     if entries:
-        AuditEntry.objects.bulk_create(entries)
+        insert_rows(entries)
         transaction.on_commit(lambda: publish_live([as_live_event(entry) for entry in entries]))
 
 

@@ -61,7 +61,7 @@ def approve(request: HttpRequest, device_id: UUID) -> HttpResponse:
         approve_device(device_id=device.id, actor=actor_of(request))
     except LatticewardError as error:
         return _refused(request, device, str(problem_of(error)[1]["detail"]))
-    transaction.on_commit(lambda: tasks.issue_device.delay(str(device.id)))
+    transaction.on_commit(tasks.ask_to_issue)
     messages.success(request, f"{device.name} of {device.site.name} is approved. Its certificate is being made.")
     return redirect("devices")
 

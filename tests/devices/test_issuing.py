@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 
 from devices import services, tasks
 from devices.models import Device, Site
@@ -25,18 +26,33 @@ def states() -> set[str]:
 
 
 def test_one_call_makes_the_certificates_of_all_that_wait(site: Site) -> None:
-    devices = approved(site, 3)
-    tasks.issue_device(str(devices[2].id))
+    approved(site, 3)
+    tasks.issue_devices()
     assert states() == {DeviceState.ACTIVE}
     assert Statement.objects.filter(kind="device").count() == 3
-    tasks.issue_device(str(devices[0].id))  # its own message, which comes after the work is done
+    tasks.issue_devices()  # another message, which comes after the work is done
     assert Statement.objects.filter(kind="device").count() == 3
+
+
+def test_one_message_is_sent_for_all_that_are_approved_before_it_is_taken_up(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.clear()
+    sent: list[None] = []
+    monkeypatch.setattr(tasks.issue_devices, "delay", lambda: sent.append(None))
+    tasks.ask_to_issue()
+    tasks.ask_to_issue()
+    assert len(sent) == 1
+    approved(site, 1)
+    tasks.issue_devices()
+    tasks.ask_to_issue()  # who comes after the worker looked is told of by another message
+    assert len(sent) == 2
 
 
 def test_a_longer_queue_than_a_batch_is_worked_off_by_one_call(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "ISSUING_BATCH", 2)
-    devices = approved(site, 5)
-    tasks.issue_device(str(devices[4].id))
+    approved(site, 5)
+    tasks.issue_devices()
     assert states() == {DeviceState.ACTIVE}
 
 

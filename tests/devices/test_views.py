@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.cache import cache
 from django.test import Client
 
 from controlplane.permissions import Role
@@ -37,8 +38,9 @@ def post(client: Client, path: str, body: Any) -> Any:
 @pytest.fixture
 def queue() -> Any:
     """What the doors enqueue, instead of a worker; a test's own transaction never commits, so hooks run at once."""
+    cache.clear()
     with (
-        mock.patch.object(tasks.issue_device, "delay") as delay,
+        mock.patch.object(tasks.issue_devices, "delay") as delay,
         mock.patch("django.db.transaction.on_commit", lambda hook, **named: hook()),
     ):
         yield delay
@@ -77,7 +79,7 @@ def test_an_automatic_approval_is_handed_to_the_authority_worker(client: Client,
     machine = Machine.with_claim(site, auto_approve=True)
     answer = finish(client, machine, begin(client, machine))
     assert answer.json()["state"] == "approved"
-    queue.assert_called_once_with(answer.json()["device"])
+    queue.assert_called_once_with()
 
 
 def test_every_refused_claim_gets_the_same_body(client: Client, site: Site) -> None:
@@ -144,7 +146,7 @@ def test_an_operator_runs_a_device_through_its_life(client: Client, operator: Us
     device = machine.finish(machine.begin())
     path = f"/api/v1/devices/{device.id}"
     assert post(client, f"{path}/approve", {"why": "compared by telephone"}).json()["state"] == "approved"
-    queue.assert_called_once_with(str(device.id))
+    queue.assert_called_once_with()
     services.issue(device_id=device.id)
     assert client.get(path).json()["state"] == "active"
     assert post(client, f"{path}/suspend", {}).json()["state"] == "suspended"
@@ -211,6 +213,6 @@ def test_the_sweep_enqueues_what_a_crash_left_approved(site: Site, queue: Any) -
         mock.patch.object(tasks.publish_revocations, "delay"),
     ):
         tasks.sweep()
-    queue.assert_called_once_with(str(device.id))
-    tasks.issue_device(str(device.id))
+    queue.assert_called_once_with()
+    tasks.issue_devices()
     assert services.get_device(device.id).state == "active"

@@ -2,6 +2,7 @@
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 
@@ -22,8 +23,9 @@ def waiting(db: None) -> Device:
 
 @pytest.fixture
 def enqueued(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    cache.clear()
     calls: list[str] = []
-    monkeypatch.setattr(tasks.issue_device, "delay", calls.append)
+    monkeypatch.setattr(tasks.issue_devices, "delay", lambda: calls.append("issue"))
     return calls
 
 
@@ -39,7 +41,7 @@ def test_an_operator_approves_after_comparing(
         answer = client.post(reverse("device-approve", args=[waiting.id]), {"compared": "on"}, follow=True)
     waiting.refresh_from_db()
     assert waiting.state == DeviceState.APPROVED
-    assert enqueued == [str(waiting.id)]
+    assert enqueued == ["issue"]
     assert AuditEntry.objects.get(event="device.approved").actor == f"user:{operator.pk}"
     assert "is approved" in answer.content.decode()
 

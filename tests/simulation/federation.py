@@ -32,10 +32,10 @@ from django.db.models import DateTimeField, F
 
 from devices import authentication, services
 from devices.claims import create_claim
-from devices.models import Device, Federation, Site
+from devices.models import Federation, Site
 from devices.services import found_federation
 from devices.sites import create_site
-from devices.tasks import issue_device
+from devices.tasks import issue_devices
 from devices.tasks import sweep as sweep_devices
 from keys.rotation import server_address
 from keys.services import forget_loaded_keys
@@ -235,8 +235,7 @@ class FederationSimulator:
         return added
 
     def _issue(self) -> None:
-        for device_id in Device.objects.filter(state="approved").values_list("id", flat=True):
-            issue_device.delay(str(device_id))
+        issue_devices.delay()
         self.broker.drain()
 
     def train(self, *, job: str = "heart", **overrides: Any) -> Training:
