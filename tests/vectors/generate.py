@@ -34,6 +34,10 @@ from latticeward.device_keys import DeviceKeys
 from latticeward.enrolment import transcript_digest
 from latticeward.enrolment_messages import EnrolmentTranscript, Meeting
 from latticeward.instants import from_unix_milliseconds, to_unix_milliseconds
+from latticeward.jobs import JOB_SPECS
+from latticeward.messages import RoundRecord
+from latticeward.plan import RoundPlan
+from latticeward.plan_parts import Budget, CohortRule, MetricRelease, StageSeconds, StopRule, StragglerRule
 from latticeward.renewal import (
     make_renewal_answer,
     read_renewal_answer,
@@ -42,6 +46,7 @@ from latticeward.renewal import (
     verify_renewal,
 )
 from latticeward.statements import KeyStatement
+from latticeward.updates.metrics import METRICS
 
 HERE = Path(__file__).parent
 ANSWERS = HERE.parents[1] / "latticeward" / "crypto" / "selftest_answers.py"
@@ -290,6 +295,129 @@ def make_renewal() -> Any:
     }
 
 
+def _plan(job: str, **changes: Any) -> RoundPlan:
+    spec = JOB_SPECS[job]
+    return RoundPlan(
+        **{
+            **spec.default_plan,
+            "training_id": "6f2b8a4e-1f07-4f0e-9d5a-000000000005",
+            "federation_id": "6f2b8a4e-1f07-4f0e-9d5a-000000000001",
+            "title": spec.title,
+            "job": job,
+            "layout": spec.layout,
+            "initial": spec.initial,
+            "suite": "hybrid",
+            "metric": spec.metric,
+            "metric_size": METRICS[spec.metric].size,
+            "created_at": 1_795_000_000_000,
+            **changes,
+        }
+    ).validate()
+
+
+def make_plans() -> Any:
+    """Every job's plan as it comes, and one in which every part says something of its own."""
+    plans = [_plan(job) for job in JOB_SPECS]
+    spoken = _plan(
+        "heart",
+        title="Ein Plan für vier Häuser",
+        rounds=3,
+        weight_rule="equal",
+        cohort=CohortRule(rule="sites", sites=("cleveland", "hungary", "switzerland")),
+        release=MetricRelease(hospital_metrics=True, patients_per_class=25),
+        server_optimiser={"name": "fedadam", "learning_rate": 0.05},
+        evaluate_last=False,
+        stop=StopRule(target=0.9, patience=2, min_delta=0.001),
+        budget=Budget(seconds=3600, sent_bytes=10**9),
+        stage_seconds=StageSeconds(signing=10, recruiting=20, collecting=40, aggregating=50),
+        stragglers=StragglerRule(rule="wait", seconds=600),
+    )
+    return [
+        {
+            "plan": text(raw := plan.to_bytes()),
+            "fields": _json(canonical.decode(raw, limit_bytes=len(raw))),
+            "digest": plan.digest.hex(),
+        }
+        for plan in (*plans, spoken)
+    ]
+
+
+def make_records() -> Any:
+    """The record of a round with a model, and of one that only measured."""
+    plan = _plan("heart")
+    counted = {"outcome": "accepted", "code": None, "submission_digest": bytes([7]) * 32}
+    late = {"outcome": "dropped", "code": "late", "submission_digest": None, "metric": None}
+    own = {"name": "auc", "value": 0.875, "patients": 61}
+    people = [
+        {"device_id": "6f2b8a4e-1f07-4f0e-9d5a-000000000011", "site": "Cleveland", **counted, "metric": own},
+        {"device_id": "6f2b8a4e-1f07-4f0e-9d5a-000000000012", "site": "Zürich", **counted, "metric": None},
+        {"device_id": "6f2b8a4e-1f07-4f0e-9d5a-000000000013", "site": "Budapest", **late},
+    ]
+    of_both = {
+        "training_id": plan.training_id,
+        "federation_id": plan.federation_id,
+        "plan_digest": plan.digest,
+        "base_model_digest": bytes([8]) * 32,
+        "suite": plan.suite,
+        "protection": plan.protection,
+        "aggregator": plan.aggregator,
+        "participants": tuple(people),
+        "accepted": 2,
+        "quorum": plan.quorum,
+        "noise_multiplier": 0.0,
+        "epsilon_spent": None,
+        "delta": None,
+        "opened_at": 1_795_000_000_000,
+        "closed_at": 1_795_000_120_000,
+    }
+    records = [
+        RoundRecord(
+            **of_both,
+            round_id="6f2b8a4e-1f07-4f0e-9d5a-000000000021",
+            number=1,
+            kind="training",
+            weights_digest=bytes([9]) * 32,
+            model_id="6f2b8a4e-1f07-4f0e-9d5a-000000000031",
+            partial_commitments=(bytes([10]) * 32, bytes([11]) * 32),
+            metric={"name": "auc", "value": 0.9, "hospitals": 3, "patients": 180},
+            ledger={"size": 77, "root": bytes([12]) * 32},
+        ),
+        RoundRecord(
+            **of_both,
+            round_id="6f2b8a4e-1f07-4f0e-9d5a-000000000022",
+            number=2,
+            kind="evaluation",
+            weights_digest=None,
+            model_id=None,
+            partial_commitments=(bytes([10]) * 32,),
+            metric=None,
+            ledger=None,
+        ),
+    ]
+    algorithm = SignatureAlgorithm.MLDSA65_ED25519
+    key = CompositeSigningKey.from_seed(signature_seed(algorithm), algorithm)
+    return [
+        {
+            "record": text(raw := record.to_bytes()),
+            "fields": _json(canonical.decode(raw, limit_bytes=len(raw))),
+            "digest": record.digest.hex(),
+            "algorithm": algorithm,
+            "seed": text(signature_seed(algorithm)),
+            "message": text(sign_message(raw, purpose=Purpose.ROUND_RECORD, key=key)),
+        }
+        for record in records
+    ]
+
+
+def _json(value: Any) -> Any:
+    """A decoded value as JSON has it: bytes as hexadecimal."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {name: _json(item) for name, item in value.items()}
+    return [_json(item) for item in value] if isinstance(value, list) else value
+
+
 def _device_keys(first: int) -> DeviceKeys:
     def seed(number: int, length: int = 32) -> bytes:
         return bytes((first + number + place) % 256 for place in range(length))
@@ -311,6 +439,8 @@ FILES: dict[str, Callable[[], Any]] = {
     "envelopes": make_envelopes,
     "wrapping": make_wrapping,
     "renewal": make_renewal,
+    "plans": make_plans,
+    "records": make_records,
 }
 
 
