@@ -50,6 +50,7 @@ def run_federation(
     through_ring: bool,
     seed: int = 7,
     server_optimiser: Mapping[str, int | float | str] | None = None,
+    trainer_settings: Mapping[str, int | float | str] | None = None,
 ) -> FederatedRun:
     """Train over all the job's sites, by its default plan.
 
@@ -57,10 +58,14 @@ def run_federation(
         through_ring: whether updates pass clipping and the ring, or are averaged as float64.
         seed: of the devices' local randomness.
         server_optimiser: in place of the plan's own.
+        trainer_settings: those of the local training that differ from the plan's.
     """
     job = JOBS[job_name]
     plan = job.default_plan
-    trainer, settings = TRAINERS[job.trainer](job.layout), TrainerSettings.from_plan(plan["trainer"])
+    trainer, settings = (
+        TRAINERS[job.trainer](job.layout),
+        TrainerSettings.from_plan({**plan["trainer"], **(trainer_settings or {})}),
+    )
     metric = METRICS[job.metric]
     codec = FixedPointCodec(
         clip_norm=plan["clip_norm"],
