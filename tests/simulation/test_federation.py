@@ -95,6 +95,7 @@ def test_a_straggler_is_dropped_at_the_due_time_and_takes_part_again_in_the_next
     assert straggler.state.rounds[str(first.id)].stage is Stage.SETTLED
     assert four.outcomes(four.rounds(training)[1])[straggler.name] == "accepted"
     require_same_model(four, training)
+    assert four.audit() == 3
 
 
 def test_a_late_update_counts_in_no_round(four: FederationSimulator) -> None:
@@ -151,6 +152,7 @@ def test_a_device_that_dies_before_it_sends_is_dropped_and_the_others_publish(fo
     four.time_passes(**PAST_DUE)
     four.run(until=lambda: four.state_of(training) == "completed")
     assert sorted(four.outcomes(first).values()) == ["accepted"] * 3 + ["dropped"]
+    assert four.audit() == 1
 
 
 def test_a_device_that_dies_after_it_sent_counts_and_learns_of_it_when_it_is_back(four: FederationSimulator) -> None:
@@ -233,6 +235,7 @@ def test_a_device_suspended_in_the_middle_is_taken_out_of_the_sum(four: Federati
     assert outcomes.pop(four.devices[0].name) == "excluded"
     assert set(outcomes.values()) == {"accepted"}
     assert Contribution.objects.count() == 3
+    assert four.audit() == 1
 
 
 def test_a_quorum_lost_by_a_suspension_fails_the_round_and_a_reinstatement_brings_the_next_one(
@@ -313,6 +316,7 @@ def test_a_server_restarted_in_the_middle_goes_on_where_it_was(four: FederationS
     four.time_passes(seconds=5)
     four.run(until=lambda: four.state_of(training) == "completed")
     assert set(four.outcomes(first).values()) == {"accepted"}
+    assert four.audit() == 2
 
 
 @pytest.mark.parametrize("sent", [2, 3])
