@@ -41,7 +41,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 logger = logging.getLogger(__name__)
 
 # A body may take this long, and a second more for each so many bytes of it that have come: a slow line gets through,
-# and one that drips to hold a place does not.
+# and one that drips to hold a place does not. Nor does one that pauses for this long, however much had come before.
 BODY_SECONDS: Final = 30.0
 SLOWEST_BYTES_PER_SECOND: Final = 8 * 1024
 LONGEST_WAIT_SECONDS: Final = 25.0
@@ -127,7 +127,9 @@ class Body:
         began = asyncio.get_running_loop().time()
         while not self._ended:
             try:
-                async with asyncio.timeout_at(began + BODY_SECONDS + read / SLOWEST_BYTES_PER_SECOND):
+                pause_until = asyncio.get_running_loop().time() + BODY_SECONDS
+                whole_until = began + BODY_SECONDS + read / SLOWEST_BYTES_PER_SECOND
+                async with asyncio.timeout_at(min(pause_until, whole_until)):
                     message = await self._receive()
             except TimeoutError as error:
                 raise SlowRequestError(f"{read} bytes of the body had come when its time was over") from error

@@ -3,9 +3,7 @@
 import asyncio
 import re
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
@@ -26,11 +24,11 @@ from latticeward.errors import (
     IdempotencyMismatchError,
     LatticewardError,
     MalformedMessageError,
-    TooManyRequestsError,
 )
 from latticeward.renewal import RenewalProofs
 from rounds import ingress, selectors, tasks
 from rounds.door import Call, Entry, Reply, in_thread, missing, path, small_json
+from rounds.few import BODIES, QUESTIONS
 from rounds.services.coordination import join_round
 from rounds.services.intake import envelope_limit, refuse_at_door, require_submitter
 from rounds.storage import BlobWriter, read_blob
@@ -38,8 +36,6 @@ from rounds.upload_endpoints import UPLOAD_ROUTES
 
 _HEX_DIGEST_CHARS: Final = 64
 _SIZE: Final = re.compile(r"0|[1-9][0-9]{0,17}")
-QUESTIONS_PER_DEVICE: Final = 8
-_open_questions: Final[Counter[UUID]] = Counter()
 # What changes the work of a device that is not named in the event.
 _NEWS_FOR_ALL: Final = frozenset(
     {"round.recruiting", "round.collecting", "round.published", "round.failed", "round.aborted"}
@@ -116,24 +112,6 @@ async def renewal_certificate(call: Call) -> Reply:
     )
 
 
-@contextmanager
-def _one_of_few(device_id: UUID) -> Iterator[None]:
-    """Count the questions that a device holds open; runs in the web loop only.
-
-    Raises:
-        TooManyRequestsError: it holds as many as it may.
-    """
-    if _open_questions[device_id] >= QUESTIONS_PER_DEVICE:
-        raise TooManyRequestsError(f"device {device_id} holds {QUESTIONS_PER_DEVICE} questions open")
-    _open_questions[device_id] += 1
-    try:
-        yield
-    finally:
-        _open_questions[device_id] -= 1
-        if not _open_questions[device_id]:
-            del _open_questions[device_id]
-
-
 async def _long_poll(
     call: Call,
     look: Callable[[], dict[str, Any]],
@@ -144,7 +122,7 @@ async def _long_poll(
 ) -> Reply:
     # Subscribe before looking: what happens in between wakes us instead of being missed.
     deadline = asyncio.get_running_loop().time() + call.wait_seconds()
-    with _one_of_few(call.device.id), hub.subscribe(wakes) as subscription:
+    with QUESTIONS.one_more(call.device.id), hub.subscribe(wakes) as subscription:
         while True:
             subscription.drain()
             answer = await in_thread(look)
@@ -189,7 +167,7 @@ async def _submit(call: Call) -> Reply:
     call.body.require_declared_within(limit)
     earlier = await in_thread(require_submitter, round_id=UUID(call.id), device=call.device, digest=declared)
     started = time.perf_counter()
-    with BlobWriter() as writer:
+    with BODIES.one_more(call.device.id), BlobWriter() as writer:
         async for piece in call.body.chunks(limit):
             writer.write(piece)
         verify_body_digest(call.request, writer.digest)

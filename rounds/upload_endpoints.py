@@ -16,6 +16,7 @@ from latticeward.errors import LatticewardError, MalformedMessageError, Protocol
 from latticeward.uploads import CHUNK_BYTES
 from rounds import ingress, tasks
 from rounds.door import Call, Entry, Reply, in_thread, path, small_json
+from rounds.few import BODIES
 from rounds.services import uploads
 from rounds.services.intake import refuse_at_door
 from rounds.services.uploads import UploadStatus
@@ -63,9 +64,11 @@ async def chunk(call: Call) -> Reply:
     status = await in_thread(uploads.find_upload, UUID(call.id), call.device)
     if status.submission is not None or status.upload is None:
         return _told(status)
-    raw = await call.body.whole(CHUNK_BYTES)
-    verify_body_digest(call.request, hashlib.sha256(raw).digest())
-    await in_thread(uploads.keep_chunk, status.upload, offset=offset, size_bytes=size_bytes, digest=digest, data=raw)
+    with BODIES.one_more(call.device.id):
+        raw = await call.body.whole(CHUNK_BYTES)
+        verify_body_digest(call.request, hashlib.sha256(raw).digest())
+        kept = {"offset": offset, "size_bytes": size_bytes, "digest": digest, "data": raw}
+        await in_thread(uploads.keep_chunk, status.upload, **kept)
     return _told(await in_thread(uploads.status_of, status.upload))
 
 
@@ -78,7 +81,7 @@ async def submit_upload(call: Call) -> Reply:
         return _told(status)
     round_id = upload.participant.round_id
     started = time.perf_counter()
-    with BlobWriter() as writer:
+    with BODIES.one_more(call.device.id), BlobWriter() as writer:
         try:
             await in_thread(uploads.assemble, upload, writer)
             submission = await in_thread(
