@@ -253,6 +253,20 @@ def test_a_quorum_lost_by_a_suspension_fails_the_round_and_a_reinstatement_bring
     assert set(four.outcomes(four.current(training)).values()) == {"accepted"}
 
 
+def test_the_way_out_of_a_cohort_that_is_too_close_is_the_same_cohort_again(four: FederationSimulator) -> None:
+    """As docs/operations.md says it: without one of the four a second training from the same start opens no sum."""
+    first = four.train(rounds=1, evaluate_last=False)
+    four.run(until=lambda: four.state_of(first) == "completed")
+    four.suspend(four.devices[0])
+    second = four.train(rounds=1, evaluate_last=False)
+    four.run(until=lambda: four.state_of(second) == "failed")
+    assert [row.failure_code for row in four.rounds(second)] == ["cohort_too_close"] * 3
+    four.reinstate(four.devices[0])
+    third = four.train(rounds=1, evaluate_last=False)
+    four.run(until=lambda: four.state_of(third) == "completed")
+    assert four.audit() == 2
+
+
 # --- messages --------------------------------------------------------------------------------------------------------
 
 
