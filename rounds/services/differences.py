@@ -5,17 +5,20 @@ change, so an answer holds for ever and the same question is not worked out twic
 """
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
 
 from controlplane.audit.services import record
-from latticeward.errors import InvalidValueError, LatticewardError, NotFoundError
+from latticeward.errors import InvalidValueError, LatticewardError, NotFoundError, TooManyRequestsError
 from latticeward.updates.differences import TensorDifference, compare_weights
 from rounds.models import ModelDifference, ModelVersion
 from rounds.services.publication import open_model
+
+# The worker that answers also ends rounds, and readers may ask about every pair of versions.
+WAITING_AT_MOST: Final = 16
 
 
 def request_difference(*, before: ModelVersion, after: ModelVersion, actor: str) -> ModelDifference:
@@ -24,6 +27,7 @@ def request_difference(*, before: ModelVersion, after: ModelVersion, actor: str)
     Raises:
         InvalidValueError: it is one version twice.
         NotFoundError: they are of two federations.
+        TooManyRequestsError: as many questions as may wait wait for the worker already.
     """
     if before.id == after.id:
         raise InvalidValueError("A version does not differ from itself: choose two.")
@@ -34,6 +38,8 @@ def request_difference(*, before: ModelVersion, after: ModelVersion, actor: str)
             before=before, after=after, defaults={"requested_by": actor, "requested_at": timezone.now()}
         )
         if made:
+            if ModelDifference.objects.filter(computed_at__isnull=True).count() > WAITING_AT_MOST:
+                raise TooManyRequestsError(f"{WAITING_AT_MOST} differences wait for the aggregation worker")
             record(
                 "model.compared",
                 actor=actor,

@@ -31,6 +31,7 @@ from latticeward.errors import (
     NotFoundError,
     NotPermittedError,
     StaleStateError,
+    TooManyRequestsError,
     WrongContextError,
 )
 from latticeward.lifecycle import MODEL_EXPORT, ModelExportState, ModelState, next_state
@@ -42,6 +43,8 @@ from rounds.storage import delete_blob, read_blob, write_blob
 
 MAKE_WITHIN: Final = timedelta(minutes=10)
 FETCH_WITHIN: Final = timedelta(minutes=15)
+# Each is a model of work for the worker that also ends rounds, and a model's bytes on the disk.
+UNDER_WAY_AT_MOST: Final = 16
 _PURPOSE: Final = "model-download"
 _KEM: Final = KemAlgorithm.MLKEM768_X25519
 
@@ -75,6 +78,7 @@ def request_export(*, model: ModelVersion, form: str, licence: str, reason: str,
     Raises:
         InvalidValueError: there is no such format.
         ModelUnusableError: the version is not published, or was revoked.
+        TooManyRequestsError: as many files as may be under way at once are asked for or wait to be fetched.
     """
     row = format_of(form)
     _require_exportable(model)
@@ -93,6 +97,9 @@ def request_export(*, model: ModelVersion, form: str, licence: str, reason: str,
     export.wrapped_seed = vault.wrap(key.export_seed(), purpose=_PURPOSE, row_id=str(export.id))
     with transaction.atomic():
         export.save(force_insert=True)
+        under_way = ModelExport.objects.filter(state__in=(ModelExportState.REQUESTED, ModelExportState.READY)).count()
+        if under_way > UNDER_WAY_AT_MOST:
+            raise TooManyRequestsError(f"{UNDER_WAY_AT_MOST} exports are asked for or wait to be fetched")
         record(
             "model_export.requested",
             actor=actor,

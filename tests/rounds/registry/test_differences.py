@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 from pytest_django import Settings
 
 from devices.models import Federation
-from latticeward.errors import InvalidValueError, NotFoundError
+from latticeward.errors import InvalidValueError, NotFoundError, TooManyRequestsError
 from rounds import tasks
 from rounds.models import ModelDifference, ModelVersion, Round
 from rounds.registry.selectors import published_model, read_difference
+from rounds.services import differences
 from rounds.services.differences import compute_difference, request_difference
 from rounds.storage import delete_blob
 from tests.frontend import scene
@@ -36,6 +38,19 @@ def rounds(cohort: Cohort) -> tuple[Round, Round]:
 def versions(rounds: tuple[Round, Round]) -> tuple[ModelVersion, ModelVersion]:
     first, second = (published_model(made.model.id) for made in rounds if made.model)
     return first, second
+
+
+def test_readers_cannot_fill_the_queue_of_the_worker_that_ends_rounds(
+    older: ModelVersion, newer: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(differences, "WAITING_AT_MOST", 1)
+    waiting = request_difference(before=older, after=newer, actor="user:1")
+    with pytest.raises(TooManyRequestsError):
+        request_difference(before=newer, after=older, actor="user:1")
+    assert ModelDifference.objects.get() == waiting  # nothing half-done remains, and asking again is no new question
+    assert request_difference(before=older, after=newer, actor="user:2") == waiting
+    ModelDifference.objects.update(computed_at=timezone.now())
+    request_difference(before=newer, after=older, actor="user:1")
 
 
 def test_the_numbers_are_those_of_the_weights(rounds: tuple[Round, Round]) -> None:

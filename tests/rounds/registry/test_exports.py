@@ -22,6 +22,7 @@ from latticeward.errors import (
     ModelUnusableError,
     NotFoundError,
     NotPermittedError,
+    TooManyRequestsError,
 )
 from latticeward.lifecycle import ModelExportState
 from latticeward.model_files import MODEL_FORMATS, read_vector
@@ -29,7 +30,7 @@ from latticeward.updates.tensors import weights_digest
 from rounds import tasks
 from rounds.models import ModelExport, ModelVersion
 from rounds.registry.selectors import published_model
-from rounds.services import retention
+from rounds.services import exports, retention
 from rounds.services.exports import expire_exports, make_export, request_export, take_export
 from rounds.services.standing import revoke_model
 from rounds.services.trainings import stop_training
@@ -50,6 +51,20 @@ def model(cohort: Cohort) -> ModelVersion:
 
 def ask(model: ModelVersion, form: str = "safetensors") -> ModelExport:
     return request_export(model=model, form=form, licence="CC BY 4.0", reason="external validation", actor=OLIVE)
+
+
+def test_files_under_way_are_bounded_and_none_is_half_asked_for(
+    newer: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "UNDER_WAY_AT_MOST", 1)
+    first = ask(newer)
+    with pytest.raises(TooManyRequestsError):
+        ask(newer)
+    assert ModelExport.objects.get() == first
+    assert AuditEntry.objects.filter(event="model_export.requested").count() == 1
+    ModelExport.objects.update(state_due_at=timezone.now())
+    assert expire_exports() == 1
+    ask(newer)
 
 
 def made(model: ModelVersion, form: str = "safetensors") -> ModelExport:
