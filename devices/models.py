@@ -258,3 +258,10 @@ class SuitePolicy(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["federation", "suite"], name="one_policy_a_suite")]
+
+
+class SpentNonce(models.Model):
+    """The nonce of a request that was made ahead of this server's clock; see ``nonces.py``."""
+
+    name = models.CharField(primary_key=True, max_length=200)
+    ends_at = models.DateTimeField(db_index=True)

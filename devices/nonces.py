@@ -1,14 +1,22 @@
-"""Nonces of signed requests: each is spent once, among all processes that share a Redis, or in this one's memory."""
+"""Nonces of signed requests: each is spent once, among all processes that share a Redis, or in this one's memory.
+
+Memory ends with its process, so a process without Redis refuses requests that were made before it began. That leaves
+those of a device whose clock runs ahead: made "later" than a restart, they would be good once more after it. Their
+nonces go into the database, which costs a write, and only devices with such clocks.
+"""
 
 import math
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final
 
 from django.conf import settings
 from django.core.cache import cache
+from django.utils import timezone
 
 from controlplane.live import redis_client
+from devices.models import SpentNonce
 from latticeward.crypto.httpsig import NONCE_LIFETIME_SECONDS, VerifiedRequest
 from latticeward.errors import ClockSkewError, ReplayError, VerificationError
 
@@ -23,15 +31,31 @@ def spend_all(requests: Sequence[VerifiedRequest]) -> list[VerificationError | N
         For each None, or why it is refused: ReplayError (seen before), ClockSkewError (made before this process began
         to remember, so it might be a repetition).
     """
-    keys = [f"nonce:{request.key_id}:{request.nonce}" for request in requests]
     if settings.LIVE_URL:
         with redis_client().pipeline(transaction=False) as pipeline:
-            for key in keys:
-                pipeline.set(key, 1, nx=True, ex=NONCE_LIFETIME_SECONDS)
+            for request in requests:
+                pipeline.set(_name(request), 1, nx=True, ex=NONCE_LIFETIME_SECONDS)
             are_new = pipeline.execute()
     else:
-        are_new = [cache.add(key, 1, timeout=NONCE_LIFETIME_SECONDS) for key in keys]
+        are_new = [_spend_here(request) for request in requests]
     return [_verdict(request, is_new) for request, is_new in zip(requests, are_new, strict=True)]
+
+
+def forget_ended() -> None:
+    """Forget the nonces in the database that no request can bring again."""
+    SpentNonce.objects.filter(ends_at__lte=timezone.now()).delete()
+
+
+def _name(request: VerifiedRequest) -> str:
+    return f"nonce:{request.key_id}:{request.nonce}"
+
+
+def _spend_here(request: VerifiedRequest) -> bool:
+    now = timezone.now()
+    if request.created_at <= now:
+        return cache.add(_name(request), 1, timeout=NONCE_LIFETIME_SECONDS)
+    ends_at = now + timedelta(seconds=NONCE_LIFETIME_SECONDS)
+    return SpentNonce.objects.get_or_create(name=_name(request), defaults={"ends_at": ends_at})[1]
 
 
 def _verdict(request: VerifiedRequest, is_new: object) -> VerificationError | None:

@@ -5,7 +5,7 @@ from typing import Final
 from celery import shared_task
 from django.core.cache import cache
 
-from devices import renewal, renewal_issuing, rotation, services, suites
+from devices import nonces, renewal, renewal_issuing, rotation, services, suites
 from devices.models import Device, Federation, Renewal
 from keys.tasks import keep_authority_current, publish_revocations
 from latticeward.lifecycle import DeviceState, RenewalState
@@ -52,6 +52,7 @@ def sweep() -> None:
     """Expire what is over, keep the authority current, and enqueue again what a crash left approved."""
     services.expire_enrolments()
     renewal.forget_challenges()
+    nonces.forget_ended()
     suites.retire_due()
     for federation in Federation.objects.all():
         rotation.ask_due(federation)

@@ -1,11 +1,16 @@
 """Signed requests: who is let in, and who is refused at once."""
 
+import math
+import os
 import secrets
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 
+from controlplane import live
 from devices import authentication, nonces, services
 from devices.authentication import Admit, Asked, authenticate, authenticate_all
 from devices.models import Device, Site
@@ -92,6 +97,51 @@ def test_a_restart_opens_no_window_for_replays(machine: Machine, monkeypatch: py
     monkeypatch.setattr(nonces, "_REMEMBERS_SINCE", int(datetime.now(UTC).timestamp()) + 1)
     with pytest.raises(ClockSkewError, match="before this server started"):
         authenticate(facts)
+
+
+@pytest.mark.parametrize("ahead_seconds", [-250, -1, 0, 1, 20, 250, 299])
+def test_a_request_is_not_taken_twice_across_a_restart_whatever_the_devices_clock(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, ahead_seconds: int
+) -> None:
+    captured = machine.facts(created_at=datetime.now(UTC) + timedelta(seconds=ahead_seconds))
+    authenticate(captured)
+    restart(monkeypatch)
+    with pytest.raises((ReplayError, ClockSkewError)):
+        authenticate(captured)
+
+
+def test_a_device_whose_clock_runs_ahead_is_heard_after_a_restart(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = datetime.now(UTC) + timedelta(seconds=60)
+    authenticate(machine.facts(created_at=ahead))
+    restart(monkeypatch)
+    assert authenticate(machine.facts(created_at=ahead)).device == device_of(machine)
+    assert nonces.SpentNonce.objects.count() == 2
+    nonces.SpentNonce.objects.update(ends_at=datetime.now(UTC))
+    nonces.forget_ended()
+    assert not nonces.SpentNonce.objects.exists()
+
+
+def restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process without Redis forgets with its end, and how the next one begins."""
+    cache.clear()
+    monkeypatch.setattr(nonces, "_REMEMBERS_SINCE", math.ceil(time.time()))
+
+
+@pytest.mark.services
+def test_with_redis_a_restart_forgets_no_nonce(
+    machine: Machine, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.LIVE_URL = os.environ["LATTICEWARD_TEST_LIVE_URL"]
+    monkeypatch.setattr(live, "_client", None)
+    captured = machine.facts(created_at=datetime.now(UTC) + timedelta(seconds=250))
+    authenticate(captured)
+    restart(monkeypatch)
+    monkeypatch.setattr(live, "_client", None)
+    with pytest.raises(ReplayError):
+        authenticate(captured)
+
 
 
 def test_a_suspended_device_is_refused_at_once_and_let_in_when_reinstated(machine: Machine) -> None:
