@@ -281,8 +281,10 @@ def _conflict(device: Device, earlier: Renewal, digest: str) -> RenewalConflictE
     with transaction.atomic():
         # The device's row first, as where certificates are made: who is making one now is waited for, and suspended.
         Device.objects.select_for_update().get(pk=device.pk)
-        # Every later branch rests on the same key, so it is in doubt as well.
-        for renewal in device.renewals.filter(parent_epoch__gte=earlier.parent_epoch, state__in=_LIVING):
+        # Every later branch rests on the same key, so it is in doubt as well. Locked, because one that is proven now
+        # would otherwise undo the suspension with it, and a copied key would be heard of by nobody.
+        branches = device.renewals.select_for_update(of=("self",)).filter(parent_epoch__gte=earlier.parent_epoch)
+        for renewal in branches.filter(state__in=_LIVING):
             apply_transition(
                 renewal,
                 RENEWAL,

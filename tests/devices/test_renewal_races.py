@@ -51,6 +51,31 @@ def test_a_copy_that_comes_while_the_certificate_is_made_suspends_the_device(mac
     assert not Key.objects.filter(subject_id=str(device.id), state="active").exists()
 
 
+def test_a_copy_that_comes_while_the_first_is_proven_suspends_the_device(machine: Machine) -> None:
+    ask(machine)
+    mine, copy = Renewing(machine), Renewing(machine)
+    raw, proofs = copy.transcript(), mine.begin()
+
+    def come() -> str:
+        try:
+            copy.begin(raw, epoch=1)
+        except LatticewardError as error:
+            return error.code
+        finally:
+            connection.close()
+        return "begun"
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            mine.finish(proofs)
+            outcome = pool.submit(come)
+            wait_for_a_lock()
+        assert outcome.result(20) == "renewal_conflict"
+    device = device_of(machine)
+    assert (device.state, device.renewals.get().state) == ("suspended", "conflicted")
+    assert not Key.objects.filter(subject_id=str(device.id), epoch=2, state="pre_active").exists()
+
+
 def wait_for_a_lock() -> None:
     """Return when another connection waits for a row that this one holds."""
     with connection.cursor() as cursor:
