@@ -77,12 +77,13 @@ def start_rotation(
         StateError: no device of it can be asked.
         UnsupportedSuiteError: a device's class accepts nothing that is left.
     """
-    _, asked = blast_radius(federation, scope, value)
-    if not asked:
-        raise StateError("no device of this scope can be asked for new keys now")
-    accepted = suites.staying_suites()
     now = timezone.now()
     with transaction.atomic():
+        suites.lock_policy(federation)
+        _, asked = blast_radius(federation, scope, value)
+        if not asked:
+            raise StateError("no device of this scope can be asked for new keys now")
+        accepted = suites.staying_suites()
         job = Rotation.objects.create(
             federation=federation,
             cause="retirement" if leaving else "rotation",

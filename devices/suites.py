@@ -144,6 +144,16 @@ def accept_suite(*, federation: Federation, suite: str, actor: str) -> SuitePoli
     return row
 
 
+def lock_policy(federation: Federation) -> None:
+    """Let nobody else retire a suite or start a rotation until this transaction ends.
+
+    Each looks at everything there is before it decides: of two at once the second must see what the first did, or two
+    people retire the last two suites, or give one device to two jobs.
+    """
+    # Rows that refer to the federation can still be written: they need its key only.
+    Federation.objects.select_for_update(no_key=True).get(pk=federation.pk)
+
+
 def announce_retirement(
     *, federation: Federation, suite: str, retire_at: datetime | None, actor: str, why: str
 ) -> SuitePolicy:
@@ -164,11 +174,12 @@ def announce_retirement(
             "That date is over, and a retirement cannot be taken back. Name a later one, or say now."
         )
     retire_at = retire_at or now
-    if suite not in accepted_suites():
-        raise UnsupportedSuiteError(f"the suite {suite} is not accepted here")
-    if not set(staying_suites()) - {suite}:
-        raise StateError(f"no suite would be left after {suite}: accept another first")
     with transaction.atomic():
+        lock_policy(federation)
+        if suite not in accepted_suites():
+            raise UnsupportedSuiteError(f"the suite {suite} is not accepted here")
+        if not set(staying_suites()) - {suite}:
+            raise StateError(f"no suite would be left after {suite}: accept another first")
         row = _policy(federation, suite)
         apply_transition(
             row,
