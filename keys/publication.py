@@ -152,13 +152,11 @@ def _renew_answers(responder: Key, now: datetime) -> None:
     due = (
         Certificate.objects.filter(key__owner=Owner.DEVICE, not_after_at__gt=now)
         .annotate(answers=Count("status_answers"), present=present)
-        .filter(
-            Q(answers__lt=len(DIGEST_NAMES))
-            | ~Exists(answers.filter(renew_at__gt=now))
-            | Exists(answers.exclude(told=OuterRef("present")))
-        )
+        .annotate(changed=Exists(answers.exclude(told=OuterRef("present"))))
+        .filter(Q(answers__lt=len(DIGEST_NAMES)) | ~Exists(answers.filter(renew_at__gt=now)) | Q(changed=True))
         .select_related("issuer")
-        .order_by("created_at")[:BATCH]
+        # What is told wrongly goes before what is only old: a fleet that enrolled on one morning is due on one morning.
+        .order_by("-changed", "created_at")[:BATCH]
     )
     certificates = list(due)
     if not certificates:

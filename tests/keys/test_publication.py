@@ -126,6 +126,20 @@ def test_a_fleet_is_answered_for_in_batches(site: Site, monkeypatch: pytest.Monk
     assert StatusAnswer.objects.count() == 6
 
 
+def test_who_has_lost_trust_is_told_of_before_what_is_only_old(
+    site: Site, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = [enrolled(site) for _ in range(3)]
+    keep_published()
+    StatusAnswer.objects.update(renew_at=datetime.now(UTC))
+    lost = machines[-1]
+    assert lost.device is not None
+    services.revoke_device(device_id=lost.device.id, actor="user:2", reason=Reason.KEY_COMPROMISE)
+    monkeypatch.setattr(publication, "BATCH", 1)
+    keep_published()
+    assert ask(client, question(lost)).certificate_status is ocsp.OCSPCertStatus.REVOKED
+
+
 def test_only_the_newest_lists_are_kept(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publication, "LISTS_KEPT", 2)
     for hour in range(4):
