@@ -54,7 +54,8 @@ class EnrolmentTranscript:
         operation: ``enrol`` or ``renew``.
         claim_id: lookup id of the claim, 5 bytes; empty on renewal.
         site, device_class: what the claim code told the device; empty if it told nothing.
-        name: what people at the site call this machine; at most 64 characters, shown, never trusted.
+        name: what people at the site call this machine; at most 64 printable characters, shown, never
+            trusted.
         device_nonce: 32 random bytes.
         suites: suite ids in the device's order of preference.
         floor: the weakest suite id that the device accepts.
@@ -146,6 +147,9 @@ class EnrolmentTranscript:
             raise MalformedMessageError("a renewal names what it renews, an enrolment nothing")
         if not 0 < len(transcript.csr) <= CSR_LIMIT_BYTES or len(transcript.name) > NAME_LIMIT_CHARS:
             raise MalformedMessageError("the certificate request or the device's name is out of bounds")
+        if not transcript.name.isprintable():
+            # A NUL is no text to a database, and marks of direction make one machine's name read as another's.
+            raise MalformedMessageError("the device's name holds characters that cannot be shown")
         return transcript
 
 

@@ -41,6 +41,18 @@ def test_an_encapsulation_key_out_of_range_does_not_renew(site: Site) -> None:
     assert (Renewal.objects.count(), device_of(machine).state) == (0, "active")
 
 
+@pytest.mark.parametrize(
+    "name", ["ward\x003", "ward 3\nactor: system", "ward \u202e3", "ward\u200b 3", "ward 3\x1b[2J"], ids=ascii
+)
+def test_a_name_that_cannot_be_shown_as_it_is_does_not_enrol(site: Site, name: str) -> None:
+    machine = Machine.with_claim(site)
+    with pytest.raises(MalformedMessageError):
+        machine.begin(machine.transcript(name=name))
+    machine.claim.refresh_from_db()
+    assert (machine.claim.reserved_for, Enrolment.objects.count()) == ("", 0)
+    machine.begin(machine.transcript(name="Wärd 3 – 心"))
+
+
 def test_a_proof_with_one_forged_half_does_not_enrol(site: Site) -> None:
     machine, other = Machine.with_claim(site), Machine.with_claim(site)
     proofs, foreign = machine.begin(), other.begin()
