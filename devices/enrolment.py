@@ -58,6 +58,9 @@ logger = logging.getLogger(__name__)
 _TELL_AT: Final = 50
 _COUNT_SECONDS: Final = 600
 _UNKNOWN: Final = "unknown"
+# A version of the key that wraps may be forgotten twice this time after the next one came, and a process notices the
+# next one within this time: a decoy that lived longer would not open, and tell unknown claims from known ones.
+_DECOY_SECONDS: Final = vault.READ_AGAIN_SECONDS
 
 # A claim as both calls need it; what is not named here is read when somebody asks for it.
 _NEEDED: Final = (
@@ -162,7 +165,7 @@ def begin_enrolment(*, transcript: bytes, mac: bytes, source: str, now: datetime
     lookup_id = _lookup_id(transcript)
     claim = _CLAIM.first(lookup_id.hex())
     usable = claim is not None and claim.consumed_at is None and claim.expires_at > now
-    decoy = _decoy(int(time.time()) // 60)
+    decoy = _decoy(int(time.time() // _DECOY_SECONDS))
     wrapped, row_id = (claim.wrapped_key, str(claim.id)) if claim and usable else (decoy, "decoy")
     mac_key = vault.unwrap(bytes(wrapped or b""), purpose="claim", row_id=row_id)
     try:
@@ -371,6 +374,5 @@ def _lookup_id(transcript: bytes) -> bytes:
 
 
 @remember(maxsize=1)
-def _decoy(minute: int) -> bytes:
-    # Anew every minute, so that it does not outlive the version of the key that it is wrapped under.
+def _decoy(number: int) -> bytes:
     return vault.wrap(secrets.token_bytes(32), purpose="claim", row_id="decoy")
