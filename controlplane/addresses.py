@@ -5,6 +5,7 @@ entry from the right was written by one of them, and everything before it by any
 """
 
 import ipaddress
+from functools import lru_cache
 from typing import Final
 
 from django.conf import settings
@@ -25,6 +26,7 @@ def client_address(peer: str, forwarded: str = "") -> str:
     return _plain(entries[-count] if len(entries) >= count > 0 else peer)
 
 
+@lru_cache(maxsize=4096)
 def network_of(address: str) -> str:
     """What a limit is counted by: an IPv4 address, or the /64 of an IPv6 address."""
     try:
@@ -36,6 +38,7 @@ def network_of(address: str) -> str:
     return str(ipaddress.ip_network((parsed, _NETWORK_BITS), strict=False))
 
 
+@lru_cache(maxsize=4096)
 def is_loopback(address: str) -> bool:
     """Whether the address is this machine itself."""
     try:
@@ -44,6 +47,7 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+@lru_cache(maxsize=4096)
 def _plain(address: str) -> str:
     try:
         parsed = ipaddress.ip_address(address.split("%")[0])

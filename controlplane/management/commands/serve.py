@@ -103,6 +103,9 @@ class Command(BaseCommand):
             timeout_graceful_shutdown=2,
             limit_concurrency=settings.MAX_CONNECTIONS,
             server_header=False,
+            # Ours to judge, by the number of trusted proxies (controlplane/addresses.py); the server would believe
+            # whoever writes X-Forwarded-For on this machine.
+            proxy_headers=False,
         )
         server = Server(config)
         with contextlib.suppress(KeyboardInterrupt):
