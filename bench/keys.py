@@ -6,10 +6,11 @@ from typing import Any, Final
 from bench import fleet
 from bench.installation import Installation, installation
 from bench.published import revocation_list, status_answers
-from bench.signed_requests import DEVICES, enrolled_device, send_all, signed_requests
+from bench.signed_requests import DEVICES, enrolled_device, send_all, signed_requests, verified_bare
 from latticeward.agent.identity import Identity
 
 REQUESTS: Final = 80
+BARE: Final = 2000
 NO_ROUND: Final = "6f2b8a4e-1f07-4f0e-9d5a-000000000404"
 
 
@@ -35,6 +36,7 @@ def _requests(server: Installation, devices: list[Identity]) -> Iterator[dict[st
     # A body that is no JSON object: authenticated, digest checked, then refused for its form, so that nothing but
     # authentication is measured.
     join = f"/api/v1/rounds/{NO_ROUND}/join"
+    yield _row("signed_requests_bare_per_s", verified_bare(devices[0], count=BARE), "1/s")
     yield _row("signed_requests_door_per_s", rate("POST", join, "", b"[]", expected=400), "1/s")
     yield _row("signed_requests_drf_per_s", rate("GET", "/api/v1/me", "", b"", expected=200), "1/s")
     yield _row("work_questions_per_s", rate("GET", "/api/v1/work", "wait=0", b"", expected=200), "1/s")

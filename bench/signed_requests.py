@@ -25,6 +25,7 @@ from latticeward.claim_code import parse_claim
 from latticeward.crypto.httpsig import NONCE_BYTES, sign_request
 
 DEVICES: Final = 64
+BASE_BYTES: Final = 464
 
 
 def enrolled_device(server: Installation, name: str = "bench") -> Identity:
@@ -78,6 +79,24 @@ def send_all(address: str, devices: Sequence[Sequence[bytes]], *, expected: int)
     """
     parts = urlsplit(address)
     return asyncio.run(_send_all(parts.hostname or "", parts.port or 80, devices, expected))
+
+
+def verified_bare(identity: Identity, *, count: int) -> float:
+    """The limit: both signatures and the body's digest a second, verified one after the other on one core.
+
+    No parsing, no lookup, no nonce, no HTTP; in CPU time of this process, since others may want the core.
+    """
+    keys, body = identity.secrets.keys, b"[]"
+    # As long as what a request with a body signs.
+    base = os.urandom(BASE_BYTES)
+    signed = [(keys.authentication.sign(base), keys.classical.sign(base)) for _ in range(count)]
+    mldsa, ed25519 = keys.authentication.verify_key, keys.classical.verify_key
+    started = time.process_time()
+    for pq, cl in signed:
+        mldsa.verify(pq, base)
+        ed25519.verify(cl, base)
+        hashlib.sha256(body).digest()
+    return count / (time.process_time() - started)
 
 
 async def _send_all(host: str, port: int, devices: Sequence[Sequence[bytes]], expected: int) -> float:
