@@ -91,24 +91,17 @@ def _found(federation_id: UUID, federation: str, actor: str, profile_name: str) 
             key = keep_key(
                 authority,
                 purpose=purpose,
-                algorithm=secret.algorithm,
-                key_id=secret.key_id,
-                public_raw=secret.public_raw,
-                seed=secret.export_seed(),
+                secret=secret,
                 lifetime=lifetime,
                 now=now,
                 actor=actor,
             )
             issuer = keep_certificate(key, der, issuer=issuer, now=now, not_after_at=now + lifetime)
         for purpose in (Purpose.TRUST, *ANCHORED):
-            composite = CompositeSigningKey.generate(profile.messages)
             keep_key(
                 authority,
                 purpose=str(purpose),
-                algorithm=str(composite.verify_key.algorithm),
-                key_id=composite.verify_key.key_id,
-                public_raw=composite.verify_key.raw,
-                seed=composite.export_seed(),
+                secret=CompositeSigningKey.generate(profile.messages),
                 lifetime=ANCHOR_LIFETIME if purpose == Purpose.TRUST else SERVER_KEY_LIFETIME,
                 now=now,
                 actor=actor,

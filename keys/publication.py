@@ -16,9 +16,8 @@ from django.db import transaction
 from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, TextField, Value, When
 from django.utils import timezone
 
-from controlplane.transitions import apply_transition
 from keys.models import Authority, Certificate, Key, Owner, RevocationList, StatusAnswer
-from keys.rotation import keep_certificate, keep_key
+from keys.rotation import keep_certificate, keep_key, supersede_key
 from keys.selectors import issuers_in_use, revoked_certificates, server_keys
 from keys.services import open_secret
 from keys.usage import count_use
@@ -26,7 +25,6 @@ from latticeward.crypto.certificate import PROFILES
 from latticeward.crypto.certificate_keys import CertificateSigningKey
 from latticeward.crypto.issuing import RESPONDER_LIFETIME, make_responder
 from latticeward.crypto.revocation import DIGEST_NAMES, HOLD, make_revocation_list, make_status
-from latticeward.lifecycle import KEY
 
 LIST_EVERY: Final = timedelta(hours=1)
 LIST_LIFETIME: Final = timedelta(hours=24)
@@ -65,18 +63,12 @@ def renew_responder(*, actor: str, now: datetime | None = None) -> Key:
         authority = Authority.objects.select_for_update().get()
         old = server_keys("responder").first()
         if old is not None:
-            details = {"purpose": "responder", "key_id": old.key_id}
-            apply_transition(
-                old, KEY, "supersede", actor=actor, feed=authority.feed, details=details, superseded_at=now
-            )
+            supersede_key(authority, old, now=now, actor=actor)
         secret = CertificateSigningKey.generate(PROFILES[authority.profile].responder)
         return keep_key(
             authority,
             purpose="responder",
-            algorithm=secret.algorithm,
-            key_id=secret.key_id,
-            public_raw=secret.public_raw,
-            seed=secret.export_seed(),
+            secret=secret,
             lifetime=RESPONDER_LIFETIME,
             now=now,
             actor=actor,

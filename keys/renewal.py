@@ -21,7 +21,6 @@ from django.db import transaction
 from django.utils import timezone
 
 from controlplane.audit.services import record
-from controlplane.transitions import apply_transition
 from keys.ceremony import ANCHOR_LIFETIME
 from keys.models import Authority, Certificate, Key
 from keys.publication import RESPONDER_RENEWAL, renew_responder
@@ -35,6 +34,7 @@ from keys.rotation import (
     publish_trust,
     rotate_receipt_key,
     rotate_server_key,
+    supersede_key,
 )
 from keys.selectors import issuers_in_use, server_keys
 from keys.services import open_secret
@@ -44,7 +44,6 @@ from latticeward.crypto.certificate_keys import CertificateSigningKey
 from latticeward.crypto.issuing import ISSUING_LIFETIME, RESPONDER_LIFETIME, ROOT_LIFETIME, make_issuing
 from latticeward.crypto.signing import Purpose
 from latticeward.errors import CustodyError, StateError
-from latticeward.lifecycle import KEY
 
 logger = logging.getLogger(__name__)
 
@@ -162,18 +161,12 @@ def reissue_authority(*, actor: str, now: datetime | None = None) -> Certificate
             generation=Certificate.objects.filter(key__purpose="issuing").count() + 1,
         )
         count_use(root.key.key_id)
-        details = {"purpose": "issuing", "key_id": old.key.key_id}
-        apply_transition(
-            old.key, KEY, "supersede", actor=actor, feed=authority.feed, details=details, superseded_at=now
-        )
+        supersede_key(authority, old.key, now=now, actor=actor)
         lifetime = min(ISSUING_LIFETIME, root.not_after_at - now)
         key = keep_key(
             authority,
             purpose="issuing",
-            algorithm=secret.algorithm,
-            key_id=secret.key_id,
-            public_raw=secret.public_raw,
-            seed=secret.export_seed(),
+            secret=secret,
             lifetime=lifetime,
             now=now,
             actor=actor,

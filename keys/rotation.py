@@ -19,6 +19,7 @@ from keys.services import forget_loaded_keys, open_secret, sign_with
 from keys.usage import count_use
 from latticeward import canonical
 from latticeward.crypto.certificate import PROFILES, fingerprint, serial_of
+from latticeward.crypto.certificate_keys import CertificateSigningKey
 from latticeward.crypto.keys import CompositeSigningKey, CompositeVerifyKey
 from latticeward.crypto.signing import Purpose, parse_signed_message
 from latticeward.errors import StateError
@@ -158,18 +159,12 @@ def _rotate(purpose: Purpose, lifetime: timedelta, actor: str) -> Key:
         authority = Authority.objects.select_for_update().get()
         old = server_keys(purpose).first()
         if old is not None:
-            details = {"purpose": str(purpose), "key_id": old.key_id}
-            apply_transition(
-                old, KEY, "supersede", actor=actor, feed=authority.feed, details=details, superseded_at=now
-            )
+            supersede_key(authority, old, now=now, actor=actor)
         secret = CompositeSigningKey.generate(PROFILES[authority.profile].messages)
         key = keep_key(
             authority,
             purpose=str(purpose),
-            algorithm=str(secret.verify_key.algorithm),
-            key_id=secret.verify_key.key_id,
-            public_raw=secret.verify_key.raw,
-            seed=secret.export_seed(),
+            secret=secret,
             lifetime=lifetime,
             now=now,
             actor=actor,
@@ -244,15 +239,18 @@ def keep_key(
     authority: Authority,
     *,
     purpose: str,
-    algorithm: str,
-    key_id: bytes,
-    public_raw: bytes,
-    seed: bytes,
+    secret: CertificateSigningKey | CompositeSigningKey,
     lifetime: timedelta,
     now: datetime,
     actor: str,
 ) -> Key:
-    identity = uuid4()
+    """Keep a fresh key of the authority, its secret wrapped, active from now on."""
+    identity, algorithm, seed = uuid4(), str(secret.algorithm), secret.export_seed()
+    match secret:
+        case CompositeSigningKey():
+            key_id, public_raw = secret.verify_key.key_id, secret.verify_key.raw
+        case CertificateSigningKey():
+            key_id, public_raw = secret.key_id, secret.public_raw
     key = Key(
         id=identity,
         owner=Owner.AUTHORITY,
@@ -277,3 +275,9 @@ def keep_key(
         not_after_at=now + lifetime,
     )
     return key
+
+
+def supersede_key(authority: Authority, key: Key, *, now: datetime, actor: str) -> None:
+    """Take a key of the authority out of use, since another takes its place in the same transaction."""
+    details = {"purpose": key.purpose, "key_id": key.key_id}
+    apply_transition(key, KEY, "supersede", actor=actor, feed=authority.feed, details=details, superseded_at=now)
