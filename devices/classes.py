@@ -14,6 +14,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from controlplane.audit.services import record
+from devices.changes import save_changed
 from devices.models import Battery, DeviceClass, Federation
 from latticeward.crypto.issuing import DEVICE_LIFETIME
 from latticeward.crypto.suites import MAKEABLE, get_suite
@@ -138,11 +139,7 @@ def change_class(*, class_id: UUID, changes: dict[str, Any], actor: str) -> Devi
         before = asdict(terms_of(found))
         terms = ClassTerms(**{**before, **changes})
         validate_terms(terms)
-        changed = {name: value for name, value in asdict(terms).items() if value != before[name]}
-        if changed:
-            for name, value in changed.items():
-                setattr(found, name, value)
-            found.save(update_fields=[*changed])
+        if changed := save_changed(found, before=before, after=asdict(terms)):
             record(
                 "device_class.changed",
                 actor=actor,

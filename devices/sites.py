@@ -17,6 +17,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from controlplane.audit.services import record
+from devices.changes import save_changed
 from devices.models import Federation, Site
 from latticeward.errors import InvalidValueError, NotFoundError
 
@@ -89,11 +90,7 @@ def change_site(*, site_id: UUID, changes: dict[str, Any], actor: str) -> Site:
         validate_facts(facts)
         if facts.name != before["name"]:
             _require_own_name(site.federation, site.slug, facts.name)
-        changed = {name: value for name, value in asdict(facts).items() if value != before[name]}
-        if changed:
-            for name, value in changed.items():
-                setattr(site, name, value)
-            site.save(update_fields=[*changed])
+        if changed := save_changed(site, before=before, after=asdict(facts)):
             record(
                 "site.changed",
                 actor=actor,
