@@ -300,7 +300,14 @@ def test_a_stanza_made_later_opens_the_same_body() -> None:
     assert key == sealed.content_key
     assert open_body(header_bytes=sealed.header_bytes, body=sealed.body, content_key=key) == sample.plaintext
     other = EnvelopeHeader.from_bytes(sealed.header_bytes)
-    for changed in (replace(other, direction="to-server"), replace(other, message_type="update")):
+    changes: tuple[dict[str, Any], ...] = (
+        {"direction": "to-server"},
+        {"message_type": "update"},
+        {"round_id": ROUND[:-1] + "9"},
+        {"sender_key_id": bytes(32)},
+        {"created_at": other.created_at + 1},
+    )
+    for changed in (replace(other, **change) for change in changes):
         with pytest.raises(DecryptionError):
             open_stanza(stanza, header_bytes=changed.to_bytes(), decapsulation_key=newcomer, **who)  # type: ignore[arg-type]
 
