@@ -23,13 +23,13 @@ from django.conf import settings
 from django.core.management.base import SystemCheckError
 from django.urls import path
 
-from controlplane.fast_lane import FastLane
+from controlplane.fast_lane import UUID_PATTERN, FastLane
 from controlplane.handler import SynchronousStack
 from controlplane.live import listen
 from controlplane.startup import require_sound_process
-from devices.views import MeView
+from devices.views import EnrolmentsView, FinishEnrolmentView, MeView
 from frontend.consumers import LiveConsumer
-from keys.views import ocsp, ocsp_by_address
+from keys.views import ocsp, ocsp_by_address, trust
 from latticeward.crypto.issuing import STATUS_PATH
 from latticeward.errors import LatticewardError
 from rounds.door import Door, bounded
@@ -37,7 +37,14 @@ from rounds.endpoints import ROUTES
 
 _django = bounded(SynchronousStack(), settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
 _lane = FastLane(
-    {STATUS_PATH: ocsp, f"{STATUS_PATH}/(?P<question>.+)": ocsp_by_address, "/api/v1/me": MeView.as_view()},
+    {
+        STATUS_PATH: ocsp,
+        f"{STATUS_PATH}/(?P<question>.+)": ocsp_by_address,
+        "/api/v1/me": MeView.as_view(),
+        "/api/v1/trust": trust,
+        "/api/v1/enrolments": EnrolmentsView.as_view(),
+        f"/api/v1/enrolments/(?P<enrolment_id>{UUID_PATTERN})/finish": FinishEnrolmentView.as_view(),
+    },
     otherwise=_django,
 )
 _routed = ProtocolTypeRouter(

@@ -139,7 +139,7 @@ def _sign(orders: Sequence[IssueOrder], waiting: dict[str, dict[str, Key]], now:
     for order in orders:
         rows = waiting[order.subject_id]
         keys = public_keys_of(rows)
-        require_certifiable(keys)
+        require_certifiable(keys, profile=authority.profile)
         not_after_at = min(now + order.lifetime, issuer.not_after_at)
         der = issue_device(
             keys.authentication.raw,

@@ -74,6 +74,20 @@ def anchor_fingerprint() -> bytes:
     return bytes.fromhex(row[0])
 
 
+def _newest_trust() -> QuerySet[Statement]:
+    return Statement.objects.filter(kind=StatementKind.TRUST).order_by("-number")[:1]
+
+
+def _receipt_statements(now: datetime) -> QuerySet[Statement]:
+    living = Statement.objects.filter(kind=StatementKind.SERVER, not_after_at__gt=now)
+    return living.exclude(key__state=KeyState.COMPROMISED).order_by("number")
+
+
+# Asked with every fetch of the trust document, by every device every few minutes.
+_NEWEST_TRUST: Final = PreparedSelect(lambda: _newest_trust().values_list("pk"))
+_RECEIPT_STATEMENTS: Final = PreparedSelect(lambda now: _receipt_statements(now).values_list("pk"), datetime)
+
+
 def trust_document() -> bytes:
     """The bytes of ``GET /api/v1/trust``: anchor, trust statement, statements of the receipt keys valid now.
 
@@ -84,13 +98,9 @@ def trust_document() -> bytes:
         CustodyError: the authority has not been initialised.
     """
     global _trust
-    newest = Statement.objects.filter(kind=StatementKind.TRUST).order_by("-number")[:1]
-    receipts = (
-        Statement.objects.filter(kind=StatementKind.SERVER, not_after_at__gt=timezone.now())
-        .exclude(key__state=KeyState.COMPROMISED)
-        .order_by("number")
-    )
-    parts = (*newest.values_list("pk", flat=True), *receipts.values_list("pk", flat=True))
+    now = timezone.now()
+    newest, receipts = _NEWEST_TRUST(), _RECEIPT_STATEMENTS(now)
+    parts = tuple(pk for (pk,) in (*newest, *receipts))
     with _lock:
         if _trust is not None and _trust[0] == parts:
             return _trust[1]
@@ -98,8 +108,8 @@ def trust_document() -> bytes:
         raise CustodyError("no trust statement has been signed yet: run init_authority")
     document = make_bundle(
         anchor=trust_anchor(),
-        signed=bytes(newest[0].signed),
-        receipts=tuple(bytes(signed) for signed in receipts.values_list("signed", flat=True)),
+        signed=bytes(_newest_trust().get().signed),
+        receipts=tuple(bytes(signed) for signed in _receipt_statements(now).values_list("signed", flat=True)),
     )
     with _lock:
         _trust = (parts, document)

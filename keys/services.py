@@ -185,16 +185,18 @@ def refuse_registered(keys: DevicePublicKeys) -> None:
         raise KeyUsageError("a key is registered already, to this or another device")
 
 
-def require_certifiable(keys: DevicePublicKeys) -> None:
+def require_certifiable(keys: DevicePublicKeys, *, profile: str | None = None) -> None:
     """Refuse keys that the authority's profile has no certificates for, before anything is promised to their device.
+
+    Args:
+        profile: the authority's, by name, where the caller has read it.
 
     Raises:
         UnsupportedSuiteError: the profile demands another algorithm.
     """
-    ((name,),) = _PROFILE()
-    profile = PROFILES[name]
-    if keys.authentication.algorithm not in profile.devices:
-        raise UnsupportedSuiteError(f"the profile {profile.name} certifies {', '.join(profile.devices)} only")
+    row = PROFILES[profile or _PROFILE()[0][0]]
+    if keys.authentication.algorithm not in row.devices:
+        raise UnsupportedSuiteError(f"the profile {row.name} certifies {', '.join(row.devices)} only")
 
 
 def suspend_keys(*, subject_id: str, actor: str, feed: str) -> None:

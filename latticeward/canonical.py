@@ -233,6 +233,12 @@ def _write(plain: Any) -> bytes:
 
 def _plain(value: Any, depth: int) -> Any:
     """The value in exact built-in types, or a refusal; recursion stops at the depth limit, long before Python's."""
+    # What nearly every value is, by its exact type: asking for subclasses one by one takes most of the time here.
+    kind = type(value)
+    if kind is bytes or (kind is str and value.isascii()):
+        return value
+    if kind is dict and depth < DEPTH_LIMIT:
+        return {_key(key): _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, str):
         return _text(value)
     if value is None or isinstance(value, bytes | bool):
@@ -255,6 +261,8 @@ def _plain(value: Any, depth: int) -> Any:
 
 
 def _key(value: Any) -> str:
+    if type(value) is str and value.isascii():
+        return value
     if not isinstance(value, str):
         raise MalformedMessageError("a map key is not text")
     return _text(value)
