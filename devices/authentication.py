@@ -25,6 +25,7 @@ from rest_framework.request import Request
 
 from controlplane.addresses import client_address
 from controlplane.compiled_query import CompiledQuery
+from controlplane.prepared import PreparedSelect, PreparedUpdate
 from controlplane.throttles import Limit, require_left, spend_by_address
 from devices.models import Device, DeviceClass, Site
 from devices.nonces import spend_all
@@ -197,14 +198,41 @@ class SignedRequestAuthentication(BaseAuthentication):
         return "Signature"
 
 
+# A device that enrols is new to this process, so these are asked for each of them.
+_AUTHENTICATION_KEY: Final = PreparedSelect(
+    lambda key_id: Key.objects.filter(owner=Owner.DEVICE, purpose="authentication", key_id=key_id).only(
+        "subject_id", "epoch", "public_key", "algorithm"
+    ),
+    str,
+)
+_CLASSICAL_KEY: Final = PreparedSelect(
+    lambda subject_id, epoch: Key.objects.filter(subject_id=subject_id, purpose="classical", epoch=epoch).only(
+        "key_id", "public_key"
+    ),
+    str,
+    int,
+)
+_DEVICE: Final = PreparedSelect(
+    lambda device_id: Device.objects.select_related("site__federation", "device_class").filter(pk=device_id), UUID
+)
+_NOTE_SEEN: Final = PreparedUpdate(
+    lambda device_id, before, now: (
+        Device.objects.filter(Q(last_seen_at=None) | Q(last_seen_at__lt=before), pk=device_id),
+        {"last_seen_at": now},
+    ),
+    UUID,
+    datetime,
+    datetime,
+)
+
+
 @lru_cache(maxsize=4096)
 def _identity(key_id: str) -> _Identity:
     # Strangers' ids raise, and what raises is not cached, so nobody can fill this with ids that do not exist.
-    key = Key.objects.filter(owner=Owner.DEVICE, purpose="authentication", key_id=key_id).first()
+    key = _AUTHENTICATION_KEY.first(key_id)
     if key is None:
         raise NotAuthenticatedError(f"no device has the authentication key {key_id}")
-    classical = Key.objects.get(subject_id=key.subject_id, purpose="classical", epoch=key.epoch)
-    device = Device.objects.select_related("site__federation", "device_class").get(pk=key.subject_id)
+    (classical,), (device,) = _CLASSICAL_KEY(key.subject_id, key.epoch), _DEVICE(UUID(key.subject_id))
     return _Identity(
         device_id=device.id,
         site=device.site,
@@ -285,5 +313,4 @@ def _note_seen(device: Device, now: datetime) -> None:
         if time.monotonic() - _seen.get(device.id, -math.inf) < _SEEN_EVERY.total_seconds():
             return
         _seen[device.id] = time.monotonic()
-    late = Q(last_seen_at=None) | Q(last_seen_at__lt=now - _SEEN_EVERY)
-    Device.objects.filter(late, pk=device.id).update(last_seen_at=datetime.now(UTC))
+    _NOTE_SEEN(device.id, now - _SEEN_EVERY, datetime.now(UTC))

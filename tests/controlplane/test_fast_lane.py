@@ -3,12 +3,13 @@
 import asyncio
 import json
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from django.http import HttpRequest, HttpResponse
 
 from controlplane import fast_lane
-from controlplane.fast_lane import FastLane
+from controlplane.fast_lane import UUID_PATTERN, FastLane
 
 
 def echo(request: HttpRequest, word: str = "") -> HttpResponse:
@@ -25,7 +26,14 @@ async def otherwise(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"elsewhere"})
 
 
-LANE = FastLane({"/echo": echo, "/echo/(?P<word>[a-z]+)": echo, "/fail": fail}, otherwise=otherwise)
+def show_id(request: HttpRequest, thing_id: UUID) -> HttpResponse:
+    return HttpResponse(repr(thing_id))
+
+
+LANE = FastLane(
+    {f"/things/(?P<thing_id>{UUID_PATTERN})": show_id, "/echo": echo, "/echo/(?P<word>[a-z]+)": echo, "/fail": fail},
+    otherwise=otherwise,
+)
 
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -56,6 +64,12 @@ def ask(method: str, path: str, *pieces: bytes, hang: bool = False, **headers: s
     return start["status"], {name.decode(): value.decode() for name, value in start["headers"]}, body["body"]
 
 
+def test_an_id_in_the_address_comes_as_what_it_stands_for() -> None:
+    thing = uuid4()
+    assert ask("GET", f"/things/{thing}")[::2] == (200, repr(thing).encode())
+    assert ask("GET", f"/things/{thing.hex}")[0] == 299
+
+
 def test_a_view_in_the_lane_answers_as_it_stands_in_the_table() -> None:
     status, headers, body = ask("POST", "/echo", b"one ", b"two", x_word="hello")
     assert (status, body) == (200, b"POST  helloone two")
@@ -71,7 +85,7 @@ def test_every_other_address_goes_on() -> None:
 
 def test_a_body_that_is_too_long_or_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fast_lane, "BODY_SECONDS", 0.05)
-    assert ask("POST", "/echo", *[bytes(4096)] * 5)[0] == 400
+    assert ask("POST", "/echo", *[bytes(4096)] * (fast_lane.BODY_LIMIT_BYTES // 4096 + 1))[0] == 400
     assert ask("POST", "/echo", b"half", hang=True)[0] == 400
 
 
