@@ -61,6 +61,6 @@ def test_one_key_shows_its_life(site: Site, client: Client, operator: User) -> N
     key = Key.objects.get(subject_id=str(device_id), purpose="authentication")
     client.force_login(operator)
     text = client.get(reverse("key", args=[key.id])).content.decode()
-    assert "authentication key of ward 3, Cleveland Clinic" in text
+    assert "Authentication key of ward 3, Cleveland Clinic" in text
     assert "A key became active" in text and "A key was suspended, by olive" in text
     assert key.key_id in text and key.certificates.get().serial in text
