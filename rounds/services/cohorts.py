@@ -24,11 +24,13 @@ def require_hiding(current: Round, plan: RoundPlan) -> None:
     1. A quorum of updates.
     2. Updates of as many hospitals as the k-minimum: two machines of one hospital are one.
     3. Of any earlier round of the job on the same base model: the same devices, or others of at least k hospitals.
-       With fewer, the difference of the two sums would be about a group smaller than k. Only noise closes this
-       fully: two cohorts far enough from each other may still be close by way of a third.
+       With fewer, the difference of the two sums would be about a group smaller than k. Two trainings may have promised
+       two numbers: the hospitals between are those of both, so the higher one counts. Only noise closes this fully: two
+       cohorts far enough from each other may still be close by way of a third.
 
     Raises:
         QuorumNotMetError, KMinimumError, CohortTooCloseError
+        WrongContextError: the stored plan of another training of the job is not the one that was signed.
     """
     members = _members(current)
     hospitals = len(set(members.values()))
@@ -36,12 +38,10 @@ def require_hiding(current: Round, plan: RoundPlan) -> None:
         raise QuorumNotMetError(f"round {current.id} has {len(members)} updates")
     if hospitals < plan.k_hospitals:
         raise KMinimumError(f"round {current.id} has updates of {hospitals} hospitals")
-    for earlier, others in _earlier(current, _ACCEPTED).items():
-        apart = _apart(members, others)
-        if 0 < apart < plan.k_hospitals:
-            raise CohortTooCloseError(
-                f"round {current.id} differs from round {earlier} on the same base by {apart} hospitals"
-            )
+    if (close := _too_close(current, plan, members, _ACCEPTED)) is not None:
+        raise CohortTooCloseError(
+            f"round {current.id} differs from round {close.id} on the same base by too few hospitals"
+        )
 
 
 def measuring(current: Round) -> dict[UUID, UUID]:
@@ -56,10 +56,18 @@ def hides_metric(current: Round, plan: RoundPlan) -> bool:
     by k of them: members without test patients make two cohorts differ, and their metrics not.
     """
     behind = measuring(current)
-    if len(set(behind.values())) < plan.k_hospitals:
-        return False
-    apart = (_apart(behind, others) for others in _earlier(current, _MEASURING).values())
-    return not any(0 < hospitals < plan.k_hospitals for hospitals in apart)
+    enough = len(set(behind.values())) >= plan.k_hospitals
+    return enough and _too_close(current, plan, behind, _MEASURING) is None
+
+
+def _too_close(current: Round, plan: RoundPlan, ours: dict[UUID, UUID], who: Q) -> Round | None:
+    """An earlier round on the same base whose cohort differs from ours, by fewer hospitals than either plan's k."""
+    found = _earlier(current, who)
+    for earlier in Round.objects.filter(pk__in=found).only("training").select_related("training"):
+        k_hospitals = max(plan.k_hospitals, earlier.training.round_plan.k_hospitals)
+        if 0 < _apart(ours, found[earlier.id]) < k_hospitals:
+            return earlier
+    return None
 
 
 def _apart(ours: dict[UUID, UUID], others: dict[UUID, UUID]) -> int:

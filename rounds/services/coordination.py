@@ -180,6 +180,8 @@ def _unless_it_shows_too_much(current: Round, decision: Decision) -> Decision:
         require_hiding(current, current.training.round_plan)
     except (QuorumNotMetError, KMinimumError, CohortTooCloseError) as error:
         return Decision("fail", error.code)
+    except WrongContextError:
+        return Decision("fail", "plan_changed")
     return decision
 
 

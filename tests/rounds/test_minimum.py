@@ -12,7 +12,7 @@ from latticeward.errors import CohortTooCloseError
 from latticeward.lifecycle import ParticipantState, RoundState
 from latticeward.messages import RoundRecord
 from latticeward.updates.metrics import METRICS
-from rounds.models import Participant, Round
+from rounds.models import Participant, Round, Training
 from rounds.serializers import round_as_json, training_as_json
 from rounds.services import aggregation, coordination
 from rounds.services.cohorts import require_hiding
@@ -44,6 +44,20 @@ def test_a_cohort_that_differs_by_one_hospital_from_an_earlier_one_on_the_same_b
     assert second.record is None and second.model is None and second.metric_value is None
     entry = AuditEntry.objects.get(event="round.failed", subject_id=str(second.id))
     assert entry.details["code"] == "cohort_too_close"
+
+
+def test_of_two_trainings_on_one_base_the_higher_minimum_counts(cohort: Cohort) -> None:
+    assert run(cohort, [0, 1, 2, 3]).state == RoundState.PUBLISHED
+    # Two hospitals are enough for this plan, and the difference would be about two of those who were promised three.
+    second = run(cohort, [0, 1], sensitivity="routine", quorum=2, k_hospitals=2)
+    assert (second.state, second.failure_code) == (RoundState.FAILED, "cohort_too_close")
+
+
+def test_a_changed_plan_of_an_earlier_training_ends_the_round(cohort: Cohort) -> None:
+    first = run(cohort, [0, 1, 2])
+    Training.objects.filter(pk=first.training_id).update(plan_digest=bytes(32))
+    second = run(cohort, [0, 1, 2, 3])
+    assert (second.state, second.failure_code) == (RoundState.FAILED, "plan_changed")
 
 
 def test_the_same_cohort_may_give_to_the_same_base_again(cohort: Cohort) -> None:
