@@ -30,6 +30,7 @@ from latticeward.plan_parts import (
     StragglerRule,
 )
 from latticeward.protection import PROTECTIONS, View
+from latticeward.starts import NamedVersion
 from latticeward.updates.metrics import METRICS
 from latticeward.updates.tensors import TensorLayout
 
@@ -61,7 +62,8 @@ class RoundPlan:
         job: name of the learning job that every agent must know.
         trainer: settings of the local training, as plain numbers and strings.
         layout: the tensors behind the flat vector, d numbers.
-        initial: how version 0 of the model follows from nothing but this plan.
+        initial: how version 0 of the model follows from nothing but this plan, or the version of another training that
+            this one starts from (``starts.NamedVersion``).
         clip_norm: C > 0, the bound on an update's L2 norm, in the unit of the weights.
         weight_rule: ``examples`` or ``equal``.
         weight_cap: W > 0, examples at which a hospital's weight stops growing.
@@ -84,7 +86,7 @@ class RoundPlan:
     job: str
     trainer: Mapping[str, int | float | str]
     layout: TensorLayout
-    initial: Mapping[str, int | str]
+    initial: Mapping[str, int | str | bytes]
     rounds: int
     suite: str
     protection: str = "sealed"
@@ -119,6 +121,7 @@ class RoundPlan:
             IncompatiblePlanError: with the clash in words.
             UnsupportedSuiteError: the suite is unknown or makes nothing new.
         """
+        start = self.start
         get_suite(self.suite).require_makeable()
         refusals = {
             f"the protection {self.protection!r} is not known": self.protection not in PROTECTIONS,
@@ -142,6 +145,9 @@ class RoundPlan:
             ),
             f"the weight rule {self.weight_rule!r} is not known": self.weight_rule not in WEIGHT_RULES,
             f"the sensitivity {self.sensitivity!r} is not known": self.sensitivity not in SENSITIVITIES,
+            "a training does not start from a version of its own": (
+                start is not None and start.training_id == self.training_id
+            ),
         }
         for name in PARTS:
             refusals |= getattr(self, name).refusals()
@@ -207,6 +213,15 @@ class RoundPlan:
         for name in ("clip_norm", "weight_cap", "noise_multiplier"):
             fields[name] = float(fields[name])
         return canonical.encode({"type": "plan", "v": 1, **fields})
+
+    @property
+    def start(self) -> NamedVersion | None:
+        """The version of another training that this one starts from; None if its start follows from the plan.
+
+        Raises:
+            IncompatiblePlanError: ``initial`` names a version in a form that is none.
+        """
+        return NamedVersion.from_initial(self.initial)
 
     @property
     def digest(self) -> bytes:

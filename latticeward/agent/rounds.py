@@ -17,6 +17,7 @@ from latticeward.agent.models import keep_model, load_newest, open_model, requir
 from latticeward.agent.state import AgentState, HeldModel, RoundMemory, Stage
 from latticeward.agent.transports import Transport
 from latticeward.agent.verification import (
+    TRAINING_KIND,
     VerifiedAssignment,
     verify_assignment,
     verify_manifest,
@@ -30,6 +31,7 @@ from latticeward.errors import ReplayError, WrongContextError
 from latticeward.instants import to_unix_milliseconds
 from latticeward.messages import Assignment
 from latticeward.plan import RoundPlan
+from latticeward.starts import NamedVersion
 from latticeward.trust import TrustStore
 from latticeward.updates.tensors import FloatVector, initial_vector, weights_digest
 
@@ -85,8 +87,10 @@ class RoundSteps:
         self._config.floor.require(plan)
         digest, plan_digest = assignment.base_model_digest.hex(), assignment.plan_digest.hex()
         # Under one plan a base model always gets the same numbers (pipeline.round_rng), so a round that failed may be
-        # repeated; another plan would get others. A plan's own start holds nobody's data and is free to all plans.
-        if assignment.base_model and self._state.contributed.get(digest, plan_digest) != plan_digest:
+        # repeated; another plan would get others. A start that follows from the plan holds nobody's data and is free to
+        # all plans; and in what measures nothing is drawn.
+        gives_again = self._state.contributed.get(digest, plan_digest) != plan_digest
+        if assignment.base_model and assignment.kind == TRAINING_KIND and gives_again:
             raise ReplayError(f"round {seen.round_id}: this device gave to the same base model under another plan")
         base = self._base_vector(verified)
         self._state.highest_round[plan.training_id] = assignment.number
@@ -132,9 +136,11 @@ class RoundSteps:
         """
         envelope = self._state.recall(memory.round_id, "submission.bin")
         digest = bytes.fromhex(memory.submission_digest)
-        # Remembered before the first byte leaves: from here on no other plan may see this base model's update.
-        self._state.contributed[memory.base_model_digest] = self._assignment(memory.round_id).plan_digest.hex()
-        self._state.save()
+        # Remembered before the first byte leaves: from here on no other plan may see this base model's update. That of
+        # an evaluation round is zero under every plan (docs/adr/0033-a-training-starts-from-a-version.md).
+        if memory.kind == TRAINING_KIND:
+            self._state.contributed[memory.base_model_digest] = self._assignment(memory.round_id).plan_digest.hex()
+            self._state.save()
         raw = self._transport.submit(memory.round_id, envelope, submission_digest=digest)
         receipt = verify_receipt(
             raw,
@@ -185,9 +191,13 @@ class RoundSteps:
             k_hospitals=self._config.floor.k_hospitals,
         )
         self._state.keep(memory.round_id, "record.cbor", raw)
-        if record.model_id is not None and record.weights_digest is not None and not self._holds(record.weights_digest):
+        if record.model_id is not None and record.weights_digest is not None:
             plan = self._plan(memory.round_id)
-            self._fetch_model(record.model_id, plan, weights=record.weights_digest)
+            named = NamedVersion(
+                model_id=record.model_id, training_id=plan.training_id, weights_digest=record.weights_digest
+            )
+            if not self._holds(named):
+                self._fetch_model(named, plan)
         self._state.put(replace(memory, stage=Stage.SETTLED))
         logger.info("round %s settled: number %d, %s", memory.round_id, memory.number, memory.outcome or "no update")
 
@@ -220,38 +230,50 @@ class RoundSteps:
         return verified
 
     def _base_vector(self, verified: VerifiedAssignment) -> FloatVector:
+        """The model that the round begins with: what the plan starts from, or a version of this training.
+
+        Raises:
+            IncompatiblePlanError: the round has no base model, and the plan's start is one.
+            WrongContextError: the base model is neither, or has other weights than plan and assignment say.
+            ReplayError: of its training a newer version was seen.
+        """
         plan, assignment = verified.plan, verified.assignment
         if assignment.base_model is None:
             vector = initial_vector(plan.layout, plan.initial)
-        elif self._holds(assignment.base_model_digest):
-            vector = load_newest(self._config.home)
         else:
-            return self._fetch_model(assignment.base_model, plan, weights=assignment.base_model_digest)
+            named = NamedVersion(
+                model_id=assignment.base_model,
+                training_id=plan.training_id,
+                weights_digest=assignment.base_model_digest,
+            )
+            if plan.start is not None and plan.start.model_id == assignment.base_model:
+                named = plan.start
+            vector = load_newest(self._config.home) if self._holds(named) else self._fetch_model(named, plan)
         if weights_digest(vector) != assignment.base_model_digest:
             raise WrongContextError(f"round {assignment.round_id} starts from a model that does not follow")
         return vector
 
-    def _holds(self, digest: bytes) -> bool:
-        return self._state.model is not None and self._state.model.weights_digest == digest.hex()
+    def _holds(self, named: NamedVersion) -> bool:
+        held = self._state.model
+        wanted = (named.model_id, named.training_id, named.weights_digest.hex())
+        return held is not None and wanted == (held.model_id, held.training_id, held.weights_digest)
 
-    def _fetch_model(self, model_id: str, plan: RoundPlan, *, weights: bytes) -> FloatVector:
-        manifest_raw, stanza = self._transport.manifest(model_id)
+    def _fetch_model(self, named: NamedVersion, plan: RoundPlan) -> FloatVector:
+        manifest_raw, stanza = self._transport.manifest(named.model_id)
         manifest = verify_manifest(
             manifest_raw,
             trust=self._trust(),
-            model_id=model_id,
-            training_id=plan.training_id,
-            least_number=self._state.highest_model.get(plan.training_id, 0),
+            named=named,
+            plan=plan,
+            least_number=self._state.highest_model.get(named.training_id, 0),
         )
-        if manifest.weights_digest != weights or manifest.plan_digest != plan.digest:
-            raise WrongContextError(f"model {model_id} is not the one that the round names")
         require_size(manifest, limit_bytes=self._config.model_limit_bytes)
         key_id = parse_stanza(stanza, header=EnvelopeHeader.from_bytes(manifest.header)).key_id
         epoch, decapsulation_key = self._identity.opener(key_id)
         vector = open_model(
             manifest,
             stanza=stanza,
-            body=self._transport.model_body(model_id, limit_bytes=manifest.body_bytes),
+            body=self._transport.model_body(named.model_id, limit_bytes=manifest.body_bytes),
             size=plan.layout.size,
             device_id=self._identity.device_id,
             epoch=epoch,
@@ -259,15 +281,15 @@ class RoundSteps:
             decapsulation_key=decapsulation_key,
         )
         keep_model(self._config.home, vector, manifest, earlier_kept=self._config.keep_models)
-        self._state.highest_model[plan.training_id] = manifest.number
+        self._state.highest_model[manifest.training_id] = manifest.number
         self._state.model = HeldModel(
-            model_id=model_id,
-            training_id=plan.training_id,
+            model_id=manifest.model_id,
+            training_id=manifest.training_id,
             number=manifest.number,
             weights_digest=manifest.weights_digest.hex(),
         )
         self._state.save()
-        logger.info("model %s held: number %d", model_id, manifest.number)
+        logger.info("model %s held: number %d", manifest.model_id, manifest.number)
         return vector
 
     def _plan(self, round_id: str) -> RoundPlan:

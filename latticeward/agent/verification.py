@@ -10,6 +10,7 @@ from typing import Final
 from latticeward.agent.jobs.job import Job
 from latticeward.agent.work import IssuedCertificate
 from latticeward.crypto.certificate import DeviceNames, profile_of, verify_chain
+from latticeward.crypto.envelope import EnvelopeHeader
 from latticeward.crypto.keys import EncapsulationKey
 from latticeward.crypto.signing import Purpose, parse_signed_message, verify_message
 from latticeward.crypto.suites import get_suite
@@ -25,10 +26,12 @@ from latticeward.instants import to_unix_milliseconds
 from latticeward.messages import Assignment, ModelManifest, RoundRecord, SubmissionReceipt, roster_digest
 from latticeward.plan import RoundPlan, plan_digest
 from latticeward.records import require_promises
+from latticeward.starts import NamedVersion
 from latticeward.statements import KeyStatement, verify_own_statement, verify_statement
 from latticeward.trust import TrustStore
 
-KINDS: Final = ("training", "evaluation")
+TRAINING_KIND: Final = "training"
+KINDS: Final = (TRAINING_KIND, "evaluation")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,21 +187,42 @@ def verify_record(
 
 
 def verify_manifest(
-    raw: bytes, *, trust: TrustStore, model_id: str, training_id: str, least_number: int
+    raw: bytes, *, trust: TrustStore, named: NamedVersion, plan: RoundPlan, least_number: int
 ) -> ModelManifest:
-    """Believe a model manifest: signed, of the model that was asked for, and not older than one held before.
+    """Believe a model manifest: that it is of the version that plan, assignment or record named.
+
+    1. Signed by a manifest key of the trust anchor.
+    2. Of this model, this training and these weights; and of this plan, unless the plan starts from it: the version of
+       another training was made under that one's.
+    3. Not older than a version of its training held before.
+    4. Sealed with the plan's suite.
+
+    Args:
+        named: what is asked for.
+        plan: of the round that it is for, verified.
+        least_number: highest number of that training's versions seen before, 0 for none.
 
     Raises:
         InvalidSignatureError, UntrustedIssuerError, MalformedMessageError
-        WrongContextError: of another model or training.
+        WrongContextError: of another model, training or plan, of other weights, or in another suite.
         ReplayError: an older version than one seen before.
     """
+    # 1
     key = trust.verify_key(Purpose.MODEL_MANIFEST, key_id=signing_key_id(raw))
     manifest = ModelManifest.verify(raw, key=key)
-    if manifest.model_id != model_id or manifest.training_id != training_id:
-        raise WrongContextError(f"model {model_id}: the manifest is of another model or training")
+    # 2
+    if manifest.model_id != named.model_id or manifest.training_id != named.training_id:
+        raise WrongContextError(f"model {named.model_id}: the manifest is of another model or training")
+    if manifest.weights_digest != named.weights_digest:
+        raise WrongContextError(f"model {named.model_id} has other weights than the round names")
+    if named.training_id == plan.training_id and manifest.plan_digest != plan.digest:
+        raise WrongContextError(f"model {named.model_id} was made under another plan")
+    # 3
     if manifest.number < least_number:
-        raise ReplayError(f"model {model_id} is version {manifest.number}, and {least_number} has been seen")
+        raise ReplayError(f"model {named.model_id} is version {manifest.number}, and {least_number} has been seen")
+    # 4
+    if EnvelopeHeader.from_bytes(manifest.header).suite != plan.suite:
+        raise WrongContextError(f"model {named.model_id} is not sealed with the plan's suite")
     return manifest
 
 

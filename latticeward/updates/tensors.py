@@ -1,7 +1,8 @@
 """Named tensors and the one flat vector that stands for them everywhere else.
 
 A layout fixes names, shapes and order; the rest of the system sees d float32 numbers. ``initial_vector`` is a
-pure function of the plan, so that every party computes version 0 of a model for itself. What does not live
+pure function of the plan, so that every party computes version 0 of a model for itself; a start that is a version of
+another training is none of its business (``starts.py``). What does not live
 here: the ring encoding of an update (``encoding.py``) and what a trainer does with the tensors.
 """
 
@@ -149,7 +150,7 @@ def check_vector(size: int, vector: NDArray[Any]) -> None:
         raise LayoutMismatchError(f"a vector is {vector.dtype} {vector.shape}, not float32 ({size},)")
 
 
-def initial_vector(layout: TensorLayout, initial: Mapping[str, int | str]) -> FloatVector:
+def initial_vector(layout: TensorLayout, initial: Mapping[str, int | str | bytes]) -> FloatVector:
     """Version 0 of a model, the same bits on every machine.
 
     Args:
@@ -161,7 +162,7 @@ def initial_vector(layout: TensorLayout, initial: Mapping[str, int | str]) -> Fl
         float32, shape (d,).
 
     Raises:
-        IncompatiblePlanError: an unknown kind or a seed out of range.
+        IncompatiblePlanError: an unknown kind, one that does not follow from the plan, or a seed out of range.
     """
     vector = np.zeros(layout.size, dtype=np.float32)
     match dict(initial):

@@ -13,6 +13,7 @@ from latticeward.plan import PARTS, RoundPlan
 from tests.vectors.generate import read
 
 PLANS: list[dict[str, Any]] = read("plans")
+STARTS: list[dict[str, Any]] = read("starts")
 RECORDS: list[dict[str, Any]] = read("records")
 
 
@@ -24,7 +25,7 @@ def as_json(value: Any) -> Any:
     return [as_json(item) for item in value] if isinstance(value, list) else value
 
 
-@pytest.mark.parametrize("frozen", PLANS, ids=lambda frozen: frozen["fields"]["title"])
+@pytest.mark.parametrize("frozen", [*PLANS, *STARTS], ids=lambda frozen: frozen["fields"]["title"])
 def test_a_frozen_plan_is_read_written_and_named_as_it_was(frozen: dict[str, Any]) -> None:
     raw = b64decode(frozen["plan"])
     plan = RoundPlan.from_bytes(raw).validate()
@@ -42,6 +43,14 @@ def test_the_frozen_plans_have_every_job_and_say_something_in_every_part() -> No
     plain, spoken = PLANS[0]["fields"], PLANS[-1]["fields"]
     assert {"heart", "thyroid", "watch"} <= {frozen["fields"]["job"] for frozen in PLANS}
     assert {name for name in PARTS if spoken[name] == plain[name]} == {"privacy"}  # no noise, so nothing to say
+
+
+def test_the_frozen_start_is_the_version_that_its_plan_names() -> None:
+    (frozen,) = STARTS
+    start = RoundPlan.from_bytes(b64decode(frozen["plan"])).start
+    assert start is not None
+    assert as_json(start.to_initial()) == frozen["fields"]["initial"]
+    assert {RoundPlan.from_bytes(b64decode(row["plan"])).start for row in PLANS} == {None}
 
 
 @pytest.mark.parametrize("frozen", RECORDS, ids=lambda frozen: frozen["fields"]["kind"])

@@ -17,9 +17,17 @@ from latticeward.plan_parts import (
     StopRule,
     StragglerRule,
 )
+from latticeward.starts import NamedVersion
+from latticeward.updates.tensors import initial_vector
 from tests.latticeward.agent.fakes import heart_plan
 
 RELEASED = MetricRelease(hospital_metrics=True, patients_per_class=20)
+
+NAMED = NamedVersion(
+    model_id="a0000000-0000-4000-8000-000000000001",
+    training_id="70000000-0000-4000-8000-000000000009",
+    weights_digest=bytes(range(32)),
+)
 
 IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "is not known": {"protection": "hope"},
@@ -65,6 +73,7 @@ IMPOSSIBLE: dict[str, dict[str, Any]] = {
         "k_hospitals": 4,
         "k_patients": 20,
     },
+    "does not start from a version of its own": {"initial": NAMED.to_initial(), "training_id": NAMED.training_id},
     "the fixed-point step would be too coarse": {"cohort_bound": 4096, "quorum": 3},
 }
 
@@ -94,6 +103,33 @@ def test_every_part_comes_back_from_the_bytes() -> None:
         assert getattr(again, name) == getattr(plan, name)
     assert again.to_bytes() == plan.to_bytes()
     assert again.digest == plan.digest != heart_plan().digest
+
+
+def test_a_start_from_a_version_comes_back_from_the_bytes() -> None:
+    plan = RoundPlan.from_bytes(heart_plan(initial=NAMED.to_initial()).validate().to_bytes())
+    assert plan.start == NAMED
+    with pytest.raises(IncompatiblePlanError, match="cannot be made from"):
+        initial_vector(plan.layout, plan.initial)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"digest": bytes(31)},
+        {"digest": "00" * 32},
+        {"model": "not-a-uuid"},
+        {"model": NAMED.model_id.upper()},
+        {"training": 7},
+        {"more": 1},
+        {"model": None},
+    ],
+    ids=str,
+)
+def test_a_start_in_another_form_is_refused(changes: dict[str, Any]) -> None:
+    initial = {**NAMED.to_initial(), **changes}
+    initial = {name: value for name, value in initial.items() if value is not None}
+    with pytest.raises(IncompatiblePlanError, match="names its id, its training and its weights' digest"):
+        heart_plan(initial=initial).validate()
 
 
 @pytest.mark.parametrize("name", sorted(PARTS))

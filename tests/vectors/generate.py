@@ -45,6 +45,7 @@ from latticeward.renewal import (
     replaces,
     verify_renewal,
 )
+from latticeward.starts import NamedVersion
 from latticeward.statements import KeyStatement
 from latticeward.updates.metrics import METRICS
 
@@ -332,14 +333,26 @@ def make_plans() -> Any:
         stage_seconds=StageSeconds(signing=10, recruiting=20, collecting=40, aggregating=50),
         stragglers=StragglerRule(rule="wait", seconds=600),
     )
-    return [
-        {
-            "plan": text(raw := plan.to_bytes()),
-            "fields": _json(canonical.decode(raw, limit_bytes=len(raw))),
-            "digest": plan.digest.hex(),
-        }
-        for plan in (*plans, spoken)
-    ]
+    return [_frozen_plan(plan) for plan in (*plans, spoken)]
+
+
+def make_starts() -> Any:
+    """A plan that starts from a version of another training."""
+    named = NamedVersion(
+        model_id="6f2b8a4e-1f07-4f0e-9d5a-000000000032",
+        training_id="6f2b8a4e-1f07-4f0e-9d5a-000000000006",
+        weights_digest=bytes([13]) * 32,
+    )
+    return [_frozen_plan(_plan("watch", initial=named.to_initial()))]
+
+
+def _frozen_plan(plan: RoundPlan) -> dict[str, Any]:
+    raw = plan.to_bytes()
+    return {
+        "plan": text(raw),
+        "fields": _json(canonical.decode(raw, limit_bytes=len(raw))),
+        "digest": plan.digest.hex(),
+    }
 
 
 def make_records() -> Any:
@@ -440,6 +453,7 @@ FILES: dict[str, Callable[[], Any]] = {
     "wrapping": make_wrapping,
     "renewal": make_renewal,
     "plans": make_plans,
+    "starts": make_starts,
     "records": make_records,
 }
 

@@ -147,17 +147,27 @@ class FakeServer:
     def see(self, round_id: str, **changes: Any) -> None:
         self.rounds[round_id] = replace(self.rounds[round_id], **changes)
 
-    def make_model(self, number: int, vector: FloatVector, *, sealed_to: DecapsulationKey | None = None) -> str:
+    def make_model(
+        self,
+        number: int,
+        vector: FloatVector,
+        *,
+        sealed_to: DecapsulationKey | None = None,
+        training_id: str = TRAINING_ID,
+        plan: RoundPlan | None = None,
+    ) -> str:
+        """A published version; of another training, if that and its plan are named."""
+        plan = plan or self.plan
         model_id = uuid_of(0xA0, number)
         round_id = uuid_of(0xF0, number)
         plaintext = vector_to_bytes(vector)
         header = EnvelopeHeader(
-            suite=self.plan.suite,
+            suite=plan.suite,
             message_type="model",
             direction="to-device",
             federation_id=FEDERATION_ID,
             round_id=round_id,
-            plan_digest=self.plan.digest,
+            plan_digest=plan.digest,
             base_model_digest=bytes(32),
             sender_key_id=self.authority.purpose_keys[Purpose.MODEL_MANIFEST].verify_key.key_id,
             plaintext_bytes=len(plaintext),
@@ -168,10 +178,10 @@ class FakeServer:
         sealed = seal_body(plaintext, header=header)
         manifest = ModelManifest(
             model_id=model_id,
-            training_id=TRAINING_ID,
+            training_id=training_id,
             round_id=round_id,
             number=number,
-            plan_digest=self.plan.digest,
+            plan_digest=plan.digest,
             base_model_digest=bytes(32),
             weights_digest=weights_digest(vector),
             header=sealed.header_bytes,
