@@ -193,6 +193,7 @@ _CODES: Final[Mapping[str, str]] = {
     "rounds_failed_in_a_row": "Several rounds failed one after another.",
     "training_stopped": "An operator stopped the training.",
     "suite_retired": "The suite was retired, so nothing new is made in it. Plan the training in another suite.",
+    "start_unusable": "The version that it starts from was taken out of use before the first round. Plan another.",
     "device_suspended": "The device was suspended before the round closed.",
     "device_revoked": "The device was revoked before the round closed.",
 }

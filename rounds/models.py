@@ -37,6 +37,13 @@ class Training(models.Model):
     quorum = models.PositiveIntegerField()
     metric = models.TextField()
     rounds_max = models.PositiveIntegerField()
+    start_model = models.ForeignKey(
+        "ModelVersion",
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="successors",
+        help_text="the version of another training that its plan starts from",
+    )
     comparison = models.JSONField(null=True, help_text="reference results, reported by an operator's tool")
     created_by = models.TextField()
     created_at = models.DateTimeField(auto_now_add=True)

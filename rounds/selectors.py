@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import Count, QuerySet
+from django.db.models import Case, Count, F, QuerySet, When
 
 from controlplane.audit.models import AuditEntry
 from devices.models import Device
@@ -16,6 +16,8 @@ from latticeward.errors import NotFoundError
 from latticeward.lifecycle import ROUND, ModelState, ParticipantState, RoundState
 from rounds.models import ModelAlias, ModelStanza, Participant, Round, Submission, Training
 
+# Of the version that a round begins with, in its own training: what the training starts from is 0 there.
+BASE_NUMBER: Final = Case(When(base_model__training=F("training"), then=F("base_model__number")), default=0)
 _RECENT_ROUNDS: Final = 3
 _IN: Final = "in"
 _OWN_STEPS: Final = (
@@ -199,18 +201,21 @@ def seconds_of(current: Round) -> dict[str, float | None]:
 def metric_by_round(training: Training) -> list[dict[str, Any]]:
     """The pooled metric of each model version, in order.
 
-    Round r measures the model that it starts from, so its value belongs to version r - 1 (0 is the start of the plan).
+    Round r measures the model that it starts from, so its value belongs to version r - 1. 0 is the start of the plan,
+    a version of another training too: that training's own series has its own value of it.
     """
     measured = training.rounds.filter(state=RoundState.PUBLISHED, metric_value__isnull=False).order_by("number")
     return [
         {
-            "round": current.number,
-            "model_number": current.base_model.number if current.base_model else 0,
-            "name": current.metric_name,
-            "value": current.metric_value,
-            **(current.metric_support or {}),
+            "round": number,
+            "model_number": model_number,
+            "name": name,
+            "value": value,
+            **(support or {}),
         }
-        for current in measured.select_related("base_model")
+        for number, model_number, name, value, support in measured.values_list(
+            "number", BASE_NUMBER, "metric_name", "metric_value", "metric_support"
+        )
     ]
 
 

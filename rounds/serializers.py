@@ -23,6 +23,9 @@ class TrainingRequest(serializers.Serializer[Any]):
         required=False, help_text="fields of the plan that differ from the job's defaults, for example quorum"
     )
     rounds = serializers.IntegerField(min_value=1, max_value=10_000, required=False)
+    start_from = serializers.UUIDField(
+        required=False, help_text="a version of an earlier training; without it the training starts as its job says"
+    )
 
 
 class StopRequest(serializers.Serializer[Any]):
@@ -89,6 +92,9 @@ class TrainingRow(serializers.Serializer[Any]):
     rounds_max = serializers.IntegerField()
     rounds_done = serializers.IntegerField()
     plan_digest = HexField(help_text="SHA-256, hexadecimal")
+    start_from = serializers.UUIDField(
+        source="start_model_id", allow_null=True, help_text="the version of another training that it starts from"
+    )
     comparison = Comparison(allow_null=True)
     created_at = serializers.DateTimeField()
     ended_at = serializers.DateTimeField(allow_null=True)

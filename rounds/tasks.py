@@ -8,7 +8,6 @@ from typing import Final
 from uuid import UUID
 
 from celery import Task, shared_task
-from django.db.models import F
 
 from controlplane import idempotency
 from latticeward.lifecycle import TrainingState
@@ -26,6 +25,7 @@ from rounds.services import (
     publication,
     reminders,
     retention,
+    starts,
     trainings,
     uploads,
 )
@@ -129,10 +129,9 @@ def sweep() -> None:
 @shared_task
 def seal_for_newcomers() -> None:
     """Seal the newest models to devices that were activated since."""
-    newest = Training.objects.filter(state=TrainingState.RUNNING, models__signed_manifest__isnull=False)
-    for training in newest.distinct():
-        signed = training.models.filter(signed_manifest__isnull=False)
-        publication.seal_for_newcomers(signed.order_by(F("number").desc())[0])
+    for training in Training.objects.filter(state=TrainingState.RUNNING).select_related("start_model__training"):
+        if (base := starts.next_base(training)) is not None:
+            publication.seal_for_newcomers(base)
 
 
 @shared_task

@@ -26,6 +26,7 @@ from latticeward.plan import PARTS, RoundPlan
 from latticeward.updates.metrics import METRICS
 from rounds import selectors, tasks
 from rounds.models import Round, Training
+from rounds.registry.selectors import published_model
 from rounds.serializers import (
     ComparisonReport,
     RoundAnswer,
@@ -38,18 +39,24 @@ from rounds.serializers import (
     round_as_json,
     training_as_json,
 )
+from rounds.services.starts import named
 from rounds.services.trainings import attach_comparison, open_training, stop_training
 
+# A start's training has promised these to its hospitals; a lower promise would be refused (ADR 0033).
+_INHERITED = ("suite", "sensitivity", "quorum", "k_hospitals", "k_patients")
 _FIXED = {"training_id", "federation_id", "layout", "initial", "metric", "metric_size", "created_at", "job"}
 
 
 def plan_for(request: dict[str, Any], federation: Federation) -> RoundPlan:
-    """A plan from a job's defaults and what the operator wants otherwise.
+    """A plan from a job's defaults, what it inherits from its start's training, and what the operator wants otherwise.
 
     Raises:
         IncompatiblePlanError: an override names no field that an operator may choose.
+        NotFoundError: there is no such version to start from.
     """
     job = JOB_SPECS[request["job"]]
+    start = published_model(request["start_from"]) if request.get("start_from") else None
+    inherited = {name: getattr(start.training.round_plan, name) for name in _INHERITED} if start else {}
     overrides = dict(request.get("plan") or {})
     if "rounds" in request:
         overrides["rounds"] = request["rounds"]
@@ -59,7 +66,9 @@ def plan_for(request: dict[str, Any], federation: Federation) -> RoundPlan:
     metric = METRICS[job.metric]
     values: dict[str, Any] = {
         **job.default_plan,
-        "suite": request.get("suite", accepted_suites()[0]),
+        "suite": accepted_suites()[0],
+        **inherited,
+        **{name: request[name] for name in ("suite",) if name in request},
         "title": request.get("title") or job.title,
         **overrides,
     }
@@ -70,7 +79,7 @@ def plan_for(request: dict[str, Any], federation: Federation) -> RoundPlan:
             federation_id=str(federation.id),
             job=job.name,
             layout=job.layout,
-            initial=job.initial,
+            initial=named(start).to_initial() if start else job.initial,
             metric=job.metric,
             metric_size=metric.size,
             created_at=int(time.time() * 1000),

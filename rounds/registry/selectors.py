@@ -21,7 +21,6 @@ from rounds.models import (
     ModelVersion,
     Participant,
     Round,
-    Training,
 )
 
 ANCESTORS_LIMIT: Final = 200
@@ -64,10 +63,14 @@ class Measured:
 def metrics_of(model_ids: Iterable[UUID]) -> dict[UUID, Measured]:
     """The pooled metric of versions, where one was published; one query.
 
-    Below the plan's k nothing was ever stored, so there is nothing to hide here.
+    As its own training measured it: one that starts from it measures it again, at other hospitals perhaps, and keeps
+    that value in its own series. Below the plan's k nothing was ever stored, so there is nothing to hide here.
     """
     rows = Round.objects.filter(
-        base_model__in=list(model_ids), state=RoundState.PUBLISHED, metric_value__isnull=False
+        base_model__in=list(model_ids),
+        base_model__training=F("training"),
+        state=RoundState.PUBLISHED,
+        metric_value__isnull=False,
     ).order_by("number")
     found = {}
     for base, name, value, support in rows.values_list(
@@ -93,7 +96,7 @@ class Version:
     """All that is known of one version; ``devices`` and ``hospitals`` are those whose updates count in it.
 
     Attributes:
-        base: the version that its round began with; None for the start that the plan describes.
+        base: the version that its round began with, of another training too; None for a start that the plan describes.
         hospitals, devices: None below the plan's k-minimum of hospitals.
         by_hospital: the hospitals' own values, where the plan releases them and enough patients are behind; None where
             the plan keeps them at the hospitals.
@@ -140,6 +143,7 @@ def _by_hospital(model: ModelVersion) -> tuple[AtHospital, ...]:
     # Below the plan's minimum of patients a class, nothing was ever stored.
     rows = Participant.objects.filter(
         round__base_model=model,
+        round__training=model.training_id,
         round__state=RoundState.PUBLISHED,
         state=ParticipantState.ACCEPTED,
         metric__isnull=False,
@@ -170,28 +174,16 @@ class Ancestor:
 
 
 def lineage_of(model: ModelVersion) -> list[Ancestor]:
-    """A version and what it came from, back to the start that the plan describes; at most ``ANCESTORS_LIMIT`` steps.
+    """A version and what it came from, over trainings, back to a start that a plan describes.
 
-    A training starts from its plan (ADR 0032), so the ancestors are the earlier versions of the same training.
+    At most ``ANCESTORS_LIMIT`` steps. Within a training the ancestors are its earlier versions; the first of them came
+    from what the training starts from.
     """
-    line: list[Any] = list(
-        ModelVersion.objects.filter(training=model.training_id, number__lte=model.number, signed_manifest__isnull=False)
-        .order_by("-number")
-        .annotate(came_from=F("round__base_model"), made_in=F("round__id"))
-        .values(
-            "id",
-            "training_id",
-            "number",
-            "weights_digest",
-            "base_model_digest",
-            "state",
-            "created_at",
-            "came_from",
-            "made_in",
-            "training__title",
-            "training__plan_digest",
-        )[:ANCESTORS_LIMIT]
-    )
+    line = _versions_up_to(model.training_id, model.number, limit=ANCESTORS_LIMIT)
+    while (first := line[-1])["came_from"] is not None and len(line) < ANCESTORS_LIMIT:
+        # A training's versions are all there, so the first of them came from another training's.
+        came_from = (first["came_from__training"], first["came_from__number"])
+        line += _versions_up_to(*came_from, limit=ANCESTORS_LIMIT - len(line))
     measured = metrics_of(row["id"] for row in line)
     found = [
         Ancestor(
@@ -208,24 +200,39 @@ def lineage_of(model: ModelVersion) -> list[Ancestor]:
         )
         for row in line
     ]
-    if line and line[-1]["came_from"] is None:
-        first = line[-1]
-        training = Training.objects.values_list("created_at", flat=True).get(pk=first["training_id"])
-        found.append(
-            Ancestor(
-                model_id=None,
-                training_id=first["training_id"],
-                training_title=first["training__title"],
-                number=0,
-                weights_digest=bytes(first["base_model_digest"]),
-                plan_digest=bytes(first["training__plan_digest"]),
-                round_id=None,
-                state="",
-                created_at=training,
-                metric=None,
-            )
-        )
-    return found
+    return found if first["came_from"] is not None else [*found, _described_start(first)]
+
+
+def _versions_up_to(training_id: UUID, number: int, *, limit: int) -> list[dict[str, Any]]:
+    rows = ModelVersion.objects.filter(training=training_id, number__lte=number, signed_manifest__isnull=False)
+    names = ("id", "training_id", "number", "weights_digest", "base_model_digest", "state", "created_at")
+    named = rows.order_by("-number").values(
+        *names,
+        "training__title",
+        "training__plan_digest",
+        "training__created_at",
+        came_from=F("round__base_model"),
+        came_from__training=F("round__base_model__training"),
+        came_from__number=F("round__base_model__number"),
+        made_in=F("round__id"),
+    )
+    return list(named[:limit])
+
+
+def _described_start(first: dict[str, Any]) -> Ancestor:
+    """What the first version of a training came from, where its plan describes it and names no version."""
+    return Ancestor(
+        model_id=None,
+        training_id=first["training_id"],
+        training_title=first["training__title"],
+        number=0,
+        weights_digest=bytes(first["base_model_digest"]),
+        plan_digest=bytes(first["training__plan_digest"]),
+        round_id=None,
+        state="",
+        created_at=first["training__created_at"],
+        metric=None,
+    )
 
 
 def aliases_of(federation: Federation) -> QuerySet[ModelAlias]:
@@ -314,6 +321,8 @@ def _plan_differences(before: RoundPlan, after: RoundPlan) -> tuple[PlanDifferen
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
     if is_dataclass(value) and not isinstance(value, type):
         return {name: _plain(item) for name, item in asdict(value).items()}
     if isinstance(value, Mapping):

@@ -30,7 +30,7 @@ def require_hiding(current: Round, plan: RoundPlan) -> None:
 
     Raises:
         QuorumNotMetError, KMinimumError, CohortTooCloseError
-        WrongContextError: the stored plan of another training of the job is not the one that was signed.
+        PlanChangedError: the stored plan of another training of the job is not the one that was signed.
     """
     members = _members(current)
     hospitals = len(set(members.values()))

@@ -178,10 +178,8 @@ def _unless_it_shows_too_much(current: Round, decision: Decision) -> Decision:
     Federation.objects.select_for_update(no_key=True).get(pk=current.training.federation_id)
     try:
         require_hiding(current, current.training.round_plan)
-    except (QuorumNotMetError, KMinimumError, CohortTooCloseError) as error:
+    except (QuorumNotMetError, KMinimumError, CohortTooCloseError, PlanChangedError) as error:
         return Decision("fail", error.code)
-    except WrongContextError:
-        return Decision("fail", "plan_changed")
     return decision
 
 

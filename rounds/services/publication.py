@@ -62,12 +62,14 @@ def content_key_of(model: ModelVersion) -> bytes:
 def next_weights(current: Round, plan: RoundPlan, decoded: DecodedSum) -> tuple[FloatVector, OptimiserState]:
     """The server optimiser's step from the round's base model: the same bits whenever it is taken.
 
+    The optimiser's moments belong to the training that made them: in a round that begins with a version of another
+    training it begins anew.
+
     Returns:
         float32 weights (d,) and the optimiser's state after the step.
     """
     base = open_model(current.base_model) if current.base_model else initial_vector(plan.layout, plan.initial)
-    base_key = content_key_of(current.base_model) if current.base_model else None
-    state = _optimiser_state(current.base_model, base_key, plan.layout.size)
+    state = _optimiser_state(current, plan.layout.size)
     moved, state = server_step(base.astype(np.float64), decoded.mean.astype(np.float64), state, plan.server_optimiser)
     return moved.astype("<f4"), state
 
@@ -179,12 +181,12 @@ def keep_model(current: Round, model: PreparedModel) -> None:
     )
 
 
-def _optimiser_state(base: ModelVersion | None, content_key: bytes | None, size: int) -> OptimiserState:
-    if base is None or content_key is None or not base.optimiser_blob:
+def _optimiser_state(current: Round, size: int) -> OptimiserState:
+    base = current.base_model
+    if base is None or base.training_id != current.training_id or not base.optimiser_blob:
         return OptimiserState()
-    raw = unwrap_secret(
-        read_blob(base.optimiser_blob), key=derive_key(content_key, label=_OPTIMISER), associated_data=base.id.bytes
-    )
+    key = derive_key(content_key_of(base), label=_OPTIMISER)
+    raw = unwrap_secret(read_blob(base.optimiser_blob), key=key, associated_data=base.id.bytes)
     return OptimiserState.from_bytes(raw, size=size)
 
 

@@ -9,8 +9,8 @@ from django.db import transaction
 
 from controlplane.transitions import apply_transition
 from latticeward.errors import ModelUnusableError, NotFoundError
-from latticeward.lifecycle import MODEL, TRAINING
-from rounds.models import ModelVersion
+from latticeward.lifecycle import MODEL, ROUND, TRAINING
+from rounds.models import ModelVersion, Round
 from rounds.services.aliases import drop_aliases
 
 
@@ -19,7 +19,7 @@ def retire_model(*, model_id: UUID, actor: str, reason: str) -> ModelVersion:
 
     Raises:
         NotFoundError: there is no such published version.
-        ModelUnusableError: an alias points at it, or its training goes on from it.
+        ModelUnusableError: an alias points at it, or a training goes on from it.
         InvalidTransitionError: it is retired or revoked.
     """
     with transaction.atomic():
@@ -35,7 +35,7 @@ def revoke_model(*, model_id: UUID, actor: str, reason: str) -> ModelVersion:
 
     Raises:
         NotFoundError: there is no such published version.
-        ModelUnusableError: its training goes on from it.
+        ModelUnusableError: a training goes on from it.
         InvalidTransitionError: it is revoked.
     """
     with transaction.atomic():
@@ -53,6 +53,12 @@ def _end(model: ModelVersion, event: str, *, actor: str, reason: str) -> None:
     # Agents never go back to an older version, so a running training cannot step around its newest one.
     if training.state not in TRAINING.terminal and newest == model.id:
         raise ModelUnusableError("Its training is running and goes on from this version: stop the training first.")
+    # Before that round a training that starts from it has nothing to lose: its plan then fails with the reason.
+    begun = Round.objects.filter(base_model=model).exclude(state__in=ROUND.terminal).select_related("training")
+    if (open_round := begun.exclude(training=training).first()) is not None:
+        raise ModelUnusableError(
+            f"A round of “{open_round.training.title}” has begun with this version: stop that training first."
+        )
     apply_transition(
         model,
         MODEL,

@@ -22,7 +22,7 @@ from keys.services import sign_with
 from latticeward.crypto.keys import DecapsulationKey
 from latticeward.crypto.signing import Purpose
 from latticeward.crypto.suites import get_suite
-from latticeward.errors import PlanChangedError
+from latticeward.errors import IncompatiblePlanError, ModelUnusableError, NotFoundError, PlanChangedError
 from latticeward.instants import to_unix_milliseconds
 from latticeward.lifecycle import ROUND, TRAINING, RoundState, TrainingState
 from latticeward.messages import Assignment, roster_digest
@@ -30,9 +30,10 @@ from latticeward.plan import RoundPlan
 from latticeward.updates.tensors import initial_vector, weights_digest
 from rounds.models import Participant, Round, Submission, Training
 from rounds.policy import Series, best_of, next_step
-from rounds.selectors import metric_by_round
+from rounds.selectors import BASE_NUMBER, metric_by_round
 from rounds.services.coordination import drop_undecided
 from rounds.services.publication import seal_for_newcomers
+from rounds.services.starts import next_base, require_start
 
 # A training whose rounds fail this often in a row will not mend itself.
 FAILURES_IN_A_ROW: Final = 3
@@ -51,6 +52,7 @@ def open_training(*, federation: Federation, plan: RoundPlan, actor: str) -> Tra
     Raises:
         IncompatiblePlanError: the plan's parts do not fit each other.
         UnsupportedSuiteError: its suite is not one that this federation accepts, at or above the floor.
+        NotFoundError, ModelUnusableError: it starts from a version that is not there, or that may not be a start.
     """
     plan.validate()
     require_accepted(plan.suite)
@@ -68,10 +70,18 @@ def open_training(*, federation: Federation, plan: RoundPlan, actor: str) -> Tra
             quorum=plan.quorum,
             metric=plan.metric,
             rounds_max=plan.rounds,
+            start_model=require_start(plan),
             created_by=actor,
         )
         feed = federation.feed
-        record("training.drafted", actor=actor, feed=feed, subject=("training", training.id), details={"job": plan.job})
+        start = plan.start.model_id if plan.start else None
+        record(
+            "training.drafted",
+            actor=actor,
+            feed=feed,
+            subject=("training", training.id),
+            details={"job": plan.job, "start": start},
+        )
         apply_transition(
             training,
             TRAINING,
@@ -164,18 +174,24 @@ def advance_training(training_id: UUID) -> Round | None:
         if step.kind == "complete":
             _complete(training, step.rule, published=series.published)
             return None
+        try:
+            if not series.published:
+                require_start(plan, training=training)
+        except (NotFoundError, ModelUnusableError, IncompatiblePlanError, PlanChangedError):
+            _fail_training(training, "start_unusable")
+            return None
         return _open_round(training, plan, step.kind, number=history[0][0] + 1 if history else 1)
 
 
 def _series_of(training: Training) -> Series:
     published = training.rounds.filter(state=RoundState.PUBLISHED)
     learnt = published.filter(kind="training")
-    measured = learnt.order_by("number").values_list("base_model__number", "metric_value")
+    measured = learnt.order_by("number").values_list(BASE_NUMBER, "metric_value")
     sent = Submission.objects.filter(participant__round__training=training).aggregate(total=Sum("size_bytes"))
     return Series(
         published=learnt.count(),
         evaluated=published.filter(kind="evaluation").exists(),
-        values=tuple((number or 0, value) for number, value in measured if value is not None),
+        values=tuple((number, value) for number, value in measured if value is not None),
         seconds=(timezone.now() - training.created_at).total_seconds(),
         sent_bytes=sent["total"] or 0,
     )
@@ -232,7 +248,7 @@ def _cohort(training: Training, plan: RoundPlan, base_model_digest: bytes) -> li
 def _open_round(training: Training, plan: RoundPlan, kind: str, *, number: int) -> Round | None:
     now = datetime.now(UTC)
     stages = plan.stage_seconds
-    base = training.models.filter(signed_manifest__isnull=False).order_by("-number").first()
+    base = next_base(training)
     if base is None:
         base_digest = weights_digest(initial_vector(plan.layout, plan.initial))
     else:

@@ -28,6 +28,18 @@ def assigned(device: Device, round_id: str) -> tuple[dict[str, Any], dict[str, A
     return plan, told
 
 
+def starting_weights(device: Device, plan: dict[str, Any]) -> bytes:
+    """What the first round begins with, as little-endian float32: described by the plan, or another's version."""
+    initial = plan["initial"]
+    if initial["kind"] != "version":
+        return version_zero(plan)
+    require(initial.keys() == {"kind", "model", "training", "digest"}, "a start with other fields")
+    manifest, weights = device.model(initial["model"])
+    named = (initial["training"], initial["digest"])
+    require((manifest["training_id"], manifest["weights_digest"]) == named, "another version than the plan names")
+    return weights
+
+
 def version_zero(plan: dict[str, Any]) -> bytes:
     """The model before the first round, as little-endian float32."""
     raw, weights = raw_outputs(plan["initial"].get("seed", 0)), bytearray()

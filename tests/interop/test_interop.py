@@ -20,7 +20,7 @@ from bench.processes import Processes, start_server
 from tests.architecture.test_imports import imported_roots
 from tests.interop import wire
 from tests.interop.client import Device
-from tests.interop.plans import assigned, contribution, version_zero
+from tests.interop.plans import assigned, contribution, starting_weights, version_zero
 from tests.interop.proofs import proven_entry
 from tests.interop.records import recorded_model, round_record
 from tests.interop.signed_http import JSON, Problem
@@ -194,6 +194,30 @@ def test_a_training_from_the_first_contribution_to_the_last_proof(api: OperatorA
         entry = proven_entry(device, receipt["submission_id"], receipt["submission_digest"])
         assert entry["actor"] == f"device:{device.id}"
         assert entry["feed"] == f"round:{current}"
+
+
+def test_a_training_that_starts_from_a_version_of_another(api: OperatorApi, devices: list[Device]) -> None:
+    examples = (100, 100, 100, 100)
+    updates = [np.random.default_rng(number).normal(size=36).astype(np.float32) for number in range(4)]
+    opening: dict[str, Any] = {"job": "heart", "rounds": 1, "plan": {"evaluate_last": False}}
+    version, weights = None, b""
+    for _ in range(2):
+        training = api.post("/api/v1/trainings", {**opening, **({"start_from": version} if version else {})})
+        current = next_round(devices[0], training["id"], 1)["round"]
+        for device in devices:
+            plan, assignment = assigned(device, current)
+            assert assignment["base_model"] == version == training["start_from"]
+            base = starting_weights(device, plan)
+            assert version is None or base == weights
+            join(device, current)
+        reach(devices[0], current, "collecting")
+        for number, device in enumerate(devices):
+            plaintext = contribution(plan, "training", updates[number].tolist(), examples[number], counts_of(number))
+            receipt = device.submit(assignment, plaintext)
+        reach(devices[0], current, "published")
+        record = round_record(devices[-1], assignment, receipt["submission_digest"])
+        version, weights = record["model_id"], recorded_model(devices[-1], record)
+        assert np.allclose(floats(weights), floats(base) + expected_mean(plan, updates, examples), atol=1e-6)
 
 
 def expected_mean(plan: dict[str, Any], updates: list[np.ndarray], examples: tuple[int, ...]) -> np.ndarray:

@@ -238,10 +238,10 @@ class FederationSimulator:
         issue_devices.delay()
         self.broker.drain()
 
-    def train(self, *, job: str = "heart", **overrides: Any) -> Training:
+    def train(self, *, job: str = "heart", start_from: UUID | None = None, **overrides: Any) -> Training:
         """An operator opens a training."""
         assert self.federation is not None
-        plan = plan_for({"job": job, "plan": overrides}, self.federation)
+        plan = plan_for({"job": job, "plan": overrides, "start_from": start_from}, self.federation)
         training = trainings.open_training(federation=self.federation, plan=plan, actor=OPERATOR)
         tasks.sign_training.delay(str(training.id))
         return training
