@@ -105,6 +105,7 @@ urlpatterns = [
     path("sign-in/<str:token>/", sign_in_pages.sign_in_by_link, name="sign-in-link"),
     path("sign-out/", sign_in_pages.sign_out, name="sign-out"),
     path("trainings/", training_pages.training_list, name="trainings"),
+    path("trainings/new/", training_pages.training_new, name="training-new"),
     path("trainings/<uuid:training_id>/", training_pages.training, name="training"),
     path("rounds/<uuid:round_id>/", training_pages.round_page, name="round"),
     path("rounds/<uuid:round_id>/account/", training_pages.round_account, name="round-account"),

@@ -1,7 +1,9 @@
 """Every action that a person can take on a page, as a form."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, time
 from typing import Any, Final
+from uuid import UUID
 
 from django import forms
 from django.conf import settings
@@ -10,6 +12,7 @@ from django.contrib.auth.forms import AuthenticationForm
 from devices.models import Battery, DeviceClass, Federation, Scope, Site
 from devices.sites import time_zones
 from latticeward.crypto.suites import MAKEABLE, SUITES
+from latticeward.jobs import JOB_SPECS
 from latticeward.model_files import MODEL_FORMATS
 
 ORDER_LIMIT_BYTES: Final = 100_000
@@ -229,6 +232,31 @@ class CompareForm(forms.Form):
     """The version to compare with."""
 
     other = forms.UUIDField()
+
+
+class TrainingForm(LookingForm):
+    """A new training: what is learned, for how long, and what it starts from.
+
+    Args:
+        starts: versions that may be a start, as id and label.
+    """
+
+    job = forms.ChoiceField(choices=[(spec.name, spec.title) for spec in JOB_SPECS.values()])
+    start_from = forms.ChoiceField(required=False, label="Starts from")
+    title = forms.CharField(required=False, max_length=200, help_text="Empty: the job's own.")
+    rounds = forms.IntegerField(
+        required=False, min_value=1, max_value=10_000, help_text="At most. Empty: as many as the job proposes."
+    )
+
+    def __init__(self, starts: Sequence[tuple[str, str]], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["start_from"].choices = [("", "what the job describes"), *starts]  # type: ignore[attr-defined]
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What was asked for, as ``plan_for`` reads it: empty fields are not in it."""
+        asked = {name: value for name, value in self.cleaned_data.items() if value}
+        return {**asked, "start_from": UUID(asked["start_from"])} if "start_from" in asked else asked
 
 
 class RotationForm(LookingForm):

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from django.contrib.auth.models import User
 
 from devices.models import Federation
+from frontend.sentences import say_metric
 from frontend.words import Word, word_of
 from latticeward.lifecycle import AliasMoveState, ModelExportState
 from rounds.models import AliasMove, ModelAlias, ModelExport, ModelVersion
 from rounds.registry import selectors
 from rounds.registry.selectors import Ancestor, Measured, Version
+from rounds.services.starts import candidates, refusal_of
 
 _HISTORY = 20
+_STARTS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,20 @@ class VersionRow:
     word: Word
     aliases: tuple[str, ...]
     metric: Measured | None
+
+
+@dataclass(frozen=True, slots=True)
+class StartRow:
+    """A version that a training might start from; ``refusal`` says why it may not, empty if it may."""
+
+    model: ModelVersion
+    metric: Measured | None
+    refusal: str
+
+    @property
+    def label(self) -> str:
+        value = f", {say_metric(self.metric.name, self.metric.value)}" if self.metric else ""
+        return f"Version {self.model.number} of {self.model.training.title} ({self.model.training.job}{value})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +109,13 @@ def version_rows(models: Iterable[ModelVersion]) -> list[VersionRow]:
         )
         for model in listed
     ]
+
+
+def start_rows(federation: Federation) -> list[StartRow]:
+    """The last version of each of the newest trainings, with whether a training may start from it; two queries."""
+    models = list(candidates(federation).defer(*selectors.UNLISTED)[:_STARTS])
+    metrics = selectors.metrics_of(model.id for model in models)
+    return [StartRow(model, metrics.get(model.id), refusal_of(model)) for model in models]
 
 
 def alias_rows(federation: Federation) -> list[ModelAlias]:

@@ -1,10 +1,8 @@
 """Trainings, rounds and models over REST, for operators' tools and for readers."""
 
-import time
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Count, Q, QuerySet
@@ -18,15 +16,10 @@ from controlplane.views import Endpoint, ListEndpoint
 from devices.due import blast_radius
 from devices.models import Federation
 from devices.rotations.serializers import BlastRadiusSerializer, ScopeSerializer, radius_as_json
-from devices.suites import accepted_suites
-from latticeward.errors import IncompatiblePlanError, NotFoundError
-from latticeward.jobs import JOB_SPECS
+from latticeward.errors import NotFoundError
 from latticeward.lifecycle import RoundState
-from latticeward.plan import PARTS, RoundPlan
-from latticeward.updates.metrics import METRICS
 from rounds import selectors, tasks
 from rounds.models import Round, Training
-from rounds.registry.selectors import published_model
 from rounds.serializers import (
     ComparisonReport,
     RoundAnswer,
@@ -39,54 +32,8 @@ from rounds.serializers import (
     round_as_json,
     training_as_json,
 )
-from rounds.services.starts import named
+from rounds.services.plans import plan_for
 from rounds.services.trainings import attach_comparison, open_training, stop_training
-
-# A start's training has promised these to its hospitals; a lower promise would be refused (ADR 0033).
-_INHERITED = ("suite", "sensitivity", "quorum", "k_hospitals", "k_patients")
-_FIXED = {"training_id", "federation_id", "layout", "initial", "metric", "metric_size", "created_at", "job"}
-
-
-def plan_for(request: dict[str, Any], federation: Federation) -> RoundPlan:
-    """A plan from a job's defaults, what it inherits from its start's training, and what the operator wants otherwise.
-
-    Raises:
-        IncompatiblePlanError: an override names no field that an operator may choose.
-        NotFoundError: there is no such version to start from.
-    """
-    job = JOB_SPECS[request["job"]]
-    start = published_model(request["start_from"]) if request.get("start_from") else None
-    inherited = {name: getattr(start.training.round_plan, name) for name in _INHERITED} if start else {}
-    overrides = dict(request.get("plan") or {})
-    if "rounds" in request:
-        overrides["rounds"] = request["rounds"]
-    known = {field.name for field in fields(RoundPlan)} - _FIXED
-    if unknown := set(overrides) - known:
-        raise IncompatiblePlanError(f"the plan has no field {sorted(unknown)[0]!r} that you could choose")
-    metric = METRICS[job.metric]
-    values: dict[str, Any] = {
-        **job.default_plan,
-        "suite": accepted_suites()[0],
-        **inherited,
-        **{name: request[name] for name in ("suite",) if name in request},
-        "title": request.get("title") or job.title,
-        **overrides,
-    }
-    try:
-        values |= {name: PARTS[name](**overrides[name]) for name in PARTS.keys() & overrides.keys()}
-        return RoundPlan(
-            training_id=str(uuid4()),
-            federation_id=str(federation.id),
-            job=job.name,
-            layout=job.layout,
-            initial=named(start).to_initial() if start else job.initial,
-            metric=job.metric,
-            metric_size=metric.size,
-            created_at=int(time.time() * 1000),
-            **values,
-        ).validate()
-    except (TypeError, ValueError) as error:
-        raise IncompatiblePlanError("a field of the plan has a value of the wrong kind") from error
 
 
 class TrainingsView(ListEndpoint):

@@ -37,6 +37,7 @@ _NAVIGATION: Final = (
 )
 _BELOW: Final = {
     "training": "trainings",
+    "training-new": "trainings",
     "round": "trainings",
     "key": "keys",
     "model": "models",

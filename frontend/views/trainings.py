@@ -3,22 +3,33 @@
 from typing import Any
 from uuid import UUID
 
+from django.contrib import messages
+from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_http_methods, require_safe
 
-from controlplane.permissions import roles_of
-from frontend import board
-from frontend.views.access import EVERY_ROLE, KEY_READERS, for_roles
+from controlplane.errors import problem_of
+from controlplane.permissions import Role, roles_of
+from devices.models import Federation
+from frontend import board, registry
+from frontend.forms import TrainingForm
+from frontend.views.access import EVERY_ROLE, KEY_READERS, actor_of, for_roles
 from frontend.words import word_of
-from latticeward.errors import NotFoundError, StateError
+from latticeward.errors import LatticewardError, NotFoundError, StateError
 from latticeward.messages import RoundRecord
 from latticeward.record_words import say_record
+from rounds import tasks
 from rounds.models import Round, Training
+from rounds.registry.selectors import UNLISTED
+from rounds.services.plans import plan_for
 from rounds.services.records import record_file
+from rounds.services.trainings import open_training
 
 _LISTED = 50
+# Sealed and signed bytes are large, and the page shows none.
+_UNSHOWN = ("signed_plan", *(f"start_model__{name}" for name in ("signed_manifest", *UNLISTED)))
 
 
 @require_safe
@@ -27,14 +38,42 @@ def training_list(request: HttpRequest) -> HttpResponse:
     """The newest trainings."""
     trainings = Training.objects.select_related("federation").defer("plan", "signed_plan")[:_LISTED]
     rows = [{"training": row, "word": word_of("training", row.state)} for row in trainings]
-    return render(request, "frontend/trainings.html", {"rows": rows})
+    may_start = Role.OPERATOR in roles_of(request.user)
+    return render(request, "frontend/trainings.html", {"rows": rows, "may_start": may_start})
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@for_roles(Role.OPERATOR)
+def training_new(request: HttpRequest) -> HttpResponse:
+    """Start a training, from what its job describes or from a version (``?start=`` chooses it)."""
+    federation = Federation.objects.order_by("created_at").first()
+    rows = registry.start_rows(federation) if federation else []
+    starts = [(str(row.model.id), row.label) for row in rows if not row.refusal]
+    chosen = next((row for row in rows if str(row.model.id) == request.GET.get("start")), None)
+    initial = {"start_from": str(chosen.model.id), "job": chosen.model.training.job} if chosen else {}
+    form = TrainingForm(starts, initial=initial)
+    if request.method == "POST":
+        form = TrainingForm(starts, request.POST)
+        if federation is not None and form.is_valid():
+            try:
+                plan = plan_for(form.request, federation)
+                made = open_training(federation=federation, plan=plan, actor=actor_of(request))
+            except LatticewardError as error:
+                form.add_error(None, str(problem_of(error)[1]["detail"]))
+            else:
+                transaction.on_commit(lambda: tasks.sign_training.delay(str(made.id)))
+                messages.success(request, f"{made.title} is planned. It begins when the authority has signed the plan.")
+                return redirect("training", made.id)
+    context = {"form": form, "rows": rows, "chosen": chosen, "federation": federation}
+    return render(request, "frontend/training_new.html", context, status=422 if form.errors else 200)
 
 
 @require_safe
 @for_roles(*EVERY_ROLE)
 def training(request: HttpRequest, training_id: UUID) -> HttpResponse:
     """One training with its newest round, or (``?part=now``) the part of it that moves."""
-    row = get_object_or_404(Training.objects.select_related("federation").defer("signed_plan"), pk=training_id)
+    trainings = Training.objects.select_related("federation", "start_model__training").defer(*_UNSHOWN)
+    row = get_object_or_404(trainings, pk=training_id)
     topics = board.topics_of([row.federation.feed], [row.id])
     context = {"board": board.read_training(row, now=timezone.now()), "topics": topics, **_rights(request)}
     part = request.GET.get("part") == "now"

@@ -16,7 +16,7 @@ from keys.models import Key, Owner
 from latticeward.lifecycle import DEVICE, PARTICIPANT, ROUND, TRAINING, DeviceState
 from latticeward.plan_parts import MetricRelease
 from rounds.models import ModelVersion, Participant, Round, Training
-from rounds.views import plan_for
+from rounds.services.plans import plan_for
 from tests.factories import make_class
 
 HOSPITALS = ("Cleveland", "Hungary", "Switzerland", "VA Long Beach")

@@ -19,8 +19,8 @@ from latticeward.updates.tensors import FloatVector, initial_vector
 from rounds import ingress
 from rounds.models import Round, Submission, Training
 from rounds.services import aggregation, coordination, intake, publication, trainings
+from rounds.services.plans import plan_for
 from rounds.storage import BlobWriter
-from rounds.views import plan_for
 from tests.devices.machine import Machine, enrolled
 
 

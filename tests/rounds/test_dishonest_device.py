@@ -18,7 +18,7 @@ from latticeward.opening import codec_of
 from latticeward.updates.metrics import METRICS
 from rounds.models import Contribution, Participant, Round, Submission
 from rounds.services import coordination, intake, trainings
-from rounds.views import plan_for
+from rounds.services.plans import plan_for
 from tests.rounds.cohort import Cohort, Hospital
 from tests.rounds.test_dropouts import make_due
 

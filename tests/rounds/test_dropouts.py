@@ -24,9 +24,9 @@ from rounds.policy import GRACE
 from rounds.services import acceptance, aggregation, coordination, intake, trainings
 from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.partials import load_partial
+from rounds.services.plans import plan_for
 from rounds.services.retention import RECOMPUTATION_WINDOW, destroy_round_keys
 from rounds.storage import blob_path, delete_blob
-from rounds.views import plan_for
 from tests.devices.machine import enrolled
 from tests.rounds.cohort import Cohort, Hospital
 

@@ -19,8 +19,8 @@ from rounds.models import Contribution, Participant, Round
 from rounds.serializers import round_as_json
 from rounds.services import aggregation, coordination, intake, trainings
 from rounds.services.metrics import OwnMetrics, shown_beside
+from rounds.services.plans import plan_for
 from rounds.services.recomputation import recompute_round
-from rounds.views import plan_for
 from tests.latticeward.agent.fakes import heart_plan
 from tests.rounds.cohort import Cohort
 from tests.rounds.test_dishonest_device import sealed

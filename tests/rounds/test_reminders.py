@@ -11,8 +11,8 @@ from django.utils import timezone
 from rounds import tasks
 from rounds.models import Partial, Reminder, Round, Submission
 from rounds.services import aggregation, coordination, intake, reminders, trainings
+from rounds.services.plans import plan_for
 from rounds.services.reminders import INTERVALS, PATIENCE, Step, due_reminders
-from rounds.views import plan_for
 from tests.rounds.cohort import Cohort
 
 pytestmark = pytest.mark.django_db

@@ -23,9 +23,9 @@ from rounds.registry.selectors import lineage_of, metrics_of
 from rounds.selectors import metric_by_round
 from rounds.serializers import training_as_json
 from rounds.services import coordination, publication, starts, trainings
+from rounds.services.plans import plan_for
 from rounds.services.recomputation import recompute_round
 from rounds.services.standing import retire_model, revoke_model
-from rounds.views import plan_for
 from tests.rounds.cohort import Cohort
 
 pytestmark = pytest.mark.django_db

@@ -55,7 +55,7 @@ from latticeward.errors import LatticewardError, PermanentTransportError, Transi
 from rounds import tasks
 from rounds.models import Round, Training
 from rounds.services import trainings
-from rounds.views import plan_for
+from rounds.services.plans import plan_for
 from tests.simulation.broker import Broker
 from tests.simulation.wire import Fault, Killed, Web, memory_transport
 

@@ -172,9 +172,7 @@ def test_a_clock_that_is_off_is_an_error_that_says_by_how_much_and_to_which_side
     assert abs(int(told[1]) - abs(seconds)) <= 5
 
 
-def test_problem_documents_become_errors_with_their_code(
-    client: DeviceClient, machine: Machine, settings: Any
-) -> None:
+def test_problem_documents_become_errors_with_their_code(client: DeviceClient, machine: Machine, settings: Any) -> None:
     with pytest.raises(PermanentTransportError, match="404 not_found") as caught:
         client.get("/api/v1/nothing-here")
     assert caught.value.server_code == "not_found"
