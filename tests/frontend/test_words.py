@@ -10,6 +10,7 @@ from frontend.charts.bars import comparison_bars, quorum_bar
 from frontend.comparison import read_comparison
 from frontend.fleet import connection_of
 from frontend.sentences import RoundFacts, say_duration, say_round, say_training
+from frontend.templatetags.frontend import column_heads
 from frontend.topics import TOPICS_LIMIT, may_hear, parse_topics
 from frontend.words import STOP_RULES, TABLES, sentence_of_code, word_of
 from latticeward.errors import MalformedMessageError
@@ -207,3 +208,14 @@ def test_hospital_names_are_escaped_in_charts() -> None:
 @pytest.mark.parametrize("stored", [None, {}, {"pooled": "high"}])
 def test_no_numbers_make_no_comparison(stored: dict[str, Any] | None) -> None:
     assert read_comparison(stored, NAMES) is None
+
+
+def test_column_heads_keep_their_roles_and_escape_names() -> None:
+    heads = column_heads("Hospital", "number:Devices", "hidden:Action", "<b>")
+    assert heads.startswith('<thead role="rowgroup"><tr role="row">')
+    assert heads.count('role="columnheader"') == 4
+    assert '<th scope="col" role="columnheader" class="number">Devices</th>' in heads
+    assert '<span class="visually-hidden">Action</span>' in heads
+    assert "&lt;b&gt;" in heads and "<b>" not in heads
+    with pytest.raises(KeyError):
+        column_heads("colour:Red")
