@@ -34,7 +34,8 @@ from rounds.services.reminders import Step
 
 @shared_task(acks_late=True)
 def process_update(submission_id: str) -> None:
-    if round_id := intake.process_update(UUID(submission_id)):
+    round_id = intake.process_update(UUID(submission_id))
+    if round_id and coordination.may_move(round_id):
         advance_round.delay(str(round_id))
 
 

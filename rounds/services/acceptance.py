@@ -76,6 +76,7 @@ def accept_updates(opened: list[OpenedSubmission], *, slot: int) -> int:
         seconds = (time.perf_counter() - started) / len(opened)
         try:
             with transaction.atomic():
+                _lock_round(opened)
                 _require_countable(opened)
                 swapped = swap_partial(current, prepared)
                 Contribution.objects.bulk_create(
@@ -128,16 +129,19 @@ def _count(current: Round, plan: RoundPlan, opened: list[OpenedSubmission], seco
         details=lambda participant: _about(by_participant[participant.id]),
         code="",
     )
-    last = max(submission.received_at for submission in submissions)
-    Round.objects.filter(pk=current.pk).update(
+
+
+def _lock_round(opened: list[OpenedSubmission]) -> None:
+    """Write when the last of them arrived: the row's lock orders all that follows before or after the freeze of the
+    members, never into it, and what cannot be counted takes the time back with it."""
+    last = max(submission.received_at for submission, _ in opened)
+    Round.objects.filter(pk=opened[0][0].participant.round_id).update(
         # SQLite has no greatest of nothing and something.
         last_update_at=Greatest(Coalesce("last_update_at", last), last)
     )
 
 
 def _require_countable(opened: list[OpenedSubmission]) -> None:
-    # The lock orders this before or after the freeze of the members, never into it.
-    Round.objects.select_for_update().values_list("state").get(pk=opened[0][0].participant.round_id)
     if len(_countable(opened)) < len(opened):
         raise StaleStateError("a participant cannot be counted any more")
 

@@ -190,10 +190,9 @@ def process_update(submission_id: UUID) -> UUID | None:
     Returns:
         The id of the round that may now move on, None if nothing was to be done.
     """
-    submission = Submission.objects.select_related("participant").filter(pk=submission_id).first()
-    if submission is None:
+    round_id = Submission.objects.values_list("participant__round_id", flat=True).filter(pk=submission_id).first()
+    if round_id is None:
         raise NotFoundError(f"submission {submission_id}")
-    round_id = submission.participant.round_id
     claim = uuid4()
     waiting, slot = _claim_waiting(round_id, claim)
     if not waiting:

@@ -53,6 +53,31 @@ def test_a_device_that_vanishes_is_dropped_at_the_due_time_and_the_others_publis
     assert sorted((row["outcome"], row["code"]) for row in record.participants)[-1] == ("dropped", "late")
 
 
+def test_only_an_update_that_a_round_may_have_waited_for_tells_the_aggregation_worker(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(tasks.advance_round, "delay", told.append)
+    current = cohort.collecting(cohort.train(quorum=3))
+    for hospital in cohort.hospitals[:3]:
+        tasks.process_update(str(hospital.submit(current, hospital.prepare(current)).id))
+    assert told == []  # the fourth may still come
+    tasks.process_update(str(cohort.hospitals[3].submit(current, cohort.hospitals[3].prepare(current)).id))
+    assert told == [str(current.id)]
+
+
+def test_an_update_that_a_round_took_after_its_due_time_ends_the_wait(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(tasks.advance_round, "delay", told.append)
+    current = cohort.collecting(cohort.train(quorum=3))
+    submissions = [hospital.submit(current, hospital.prepare(current)) for hospital in cohort.hospitals[:3]]
+    make_due(current)
+    tasks.process_update(str(submissions[0].id))  # and with it the others that wait
+    assert told == [str(current.id)]
+
+
 def test_without_quorum_the_round_fails_at_its_due_time_and_the_next_one_opens(cohort: Cohort) -> None:
     training = cohort.train()
     current = cohort.collecting(training)
