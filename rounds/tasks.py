@@ -46,6 +46,8 @@ def advance_round(round_id: str) -> None:
             aggregate_round(round_id)  # of the same queue, so at once: a message would only cost its way
         case "fail":
             advance_training.delay(str(Round.objects.get(pk=round_id).training_id))
+        case "begin_collecting" | None:
+            publication.get_ready(UUID(round_id))
 
 
 @shared_task(acks_late=True)

@@ -40,6 +40,7 @@ __all__ = [
     "EnvelopeHeader",
     "OpenedEnvelope",
     "ParsedEnvelope",
+    "PlannedBody",
     "Recipient",
     "SealedBody",
     "VerifiedEnvelope",
@@ -126,6 +127,55 @@ class OpenedEnvelope:
         return f"<OpenedEnvelope of round {self.header.round_id}, {len(self.plaintext)} bytes, not shown>"
 
 
+class PlannedBody:
+    """A body before its payload is there: the header and the content key, so that stanzas can be made ahead.
+
+    Args:
+        header: ``plaintext_bytes`` is what the payload will have; ``body_bytes`` is filled in here.
+
+    Raises:
+        MalformedMessageError: a field of the header is out of bounds.
+        UnsupportedSuiteError: the suite makes nothing new.
+    """
+
+    __slots__ = ("_sealed", "content_key", "header", "header_bytes")
+
+    def __init__(self, header: EnvelopeHeader) -> None:
+        self.header, self.header_bytes = complete_header(header, header.plaintext_bytes)
+        self.content_key = new_key()
+        self._sealed = False
+
+    def __repr__(self) -> str:
+        return f"<PlannedBody of round {self.header.round_id}, key not shown>"
+
+    def seal(self, plaintext: bytes | memoryview) -> SealedBody:
+        """Seal the payload, once: the key is for this body only.
+
+        Raises:
+            KeyUsageError: it has sealed a body.
+            MalformedMessageError: another length than was planned.
+        """
+        if self._sealed:
+            raise KeyUsageError("a content key seals one body")
+        if len(plaintext) != self.header.plaintext_bytes:
+            raise MalformedMessageError(
+                f"the header says {self.header.plaintext_bytes} bytes, the payload has {len(plaintext)}"
+            )
+        self._sealed = True
+        suite = self.header.suite_row
+        body = sized_buffer(self.header.body_bytes)
+        with body.getbuffer() as target:
+            seal_body_into(suite.body, plaintext, target, key=self.content_key, header=self.header_bytes)
+            body_digest = digest_by(suite, target)
+        return SealedBody(
+            header_bytes=self.header_bytes,
+            body=body.getvalue(),
+            content_key=self.content_key,
+            header_digest=digest_by(suite, self.header_bytes),
+            body_digest=body_digest,
+        )
+
+
 def seal_body(plaintext: bytes | memoryview, *, header: EnvelopeHeader) -> SealedBody:
     """Seal a payload under a fresh content key, bound to its header; for models, whose manifest is what is signed.
 
@@ -137,20 +187,7 @@ def seal_body(plaintext: bytes | memoryview, *, header: EnvelopeHeader) -> Seale
         MalformedMessageError: a field of the header is out of bounds, or its length is not the plaintext's.
         UnsupportedSuiteError: the suite makes nothing new.
     """
-    suite = header.suite_row
-    header, header_bytes = complete_header(header, len(plaintext))
-    content_key = new_key()
-    body = sized_buffer(header.body_bytes)
-    with body.getbuffer() as target:
-        seal_body_into(suite.body, plaintext, target, key=content_key, header=header_bytes)
-        body_digest = digest_by(suite, target)
-    return SealedBody(
-        header_bytes=header_bytes,
-        body=body.getvalue(),
-        content_key=content_key,
-        header_digest=digest_by(suite, header_bytes),
-        body_digest=body_digest,
-    )
+    return PlannedBody(header).seal(plaintext)
 
 
 def open_body(*, header_bytes: bytes, body: bytes | memoryview, content_key: bytes) -> bytes:

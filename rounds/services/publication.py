@@ -1,11 +1,18 @@
 """Making a model version: the server optimiser's step, one sealed body for all, one stanza a device.
 
+Header, content key and stanzas need no weights, so ``get_ready`` makes them while the round collects; after the last
+update only what has changed since is made: a device that lost its trust gets none, one with new keys another. They are
+in the memory of one worker and nowhere else; a worker that has none makes all of it when the round closes.
+
 The body's content key rests wrapped in the vault, so that devices which join later get their stanza and the next
 round's worker can open its base model; the web tier has neither.
 """
 
 import secrets
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -14,18 +21,19 @@ from django.db import transaction
 from django.utils import timezone
 
 from controlplane.audit.services import record
-from devices.models import Device
-from devices.selectors import active_devices, encapsulation_keys
+from devices.selectors import HeldKey, encapsulation_keys
 from devices.suites import accepted_suites, require_accepted
 from keys import vault
 from keys.selectors import server_verify_key
 from keys.usage import count_use
-from latticeward.crypto.envelope import EnvelopeHeader, Recipient, make_stanza, open_body, seal_body
+from latticeward.crypto.envelope import EnvelopeHeader, PlannedBody, Recipient, make_stanza, open_body
+from latticeward.crypto.kem import EncapsulationKey
 from latticeward.crypto.signing import Purpose
 from latticeward.crypto.suites import get_suite
 from latticeward.crypto.wrapping import derive_key, unwrap_secret, wrap_secret
 from latticeward.errors import LatticewardError
 from latticeward.instants import to_unix_milliseconds
+from latticeward.lifecycle import RoundState
 from latticeward.messages import ModelManifest
 from latticeward.optimisers import server_step
 from latticeward.optimisers.state import OptimiserState
@@ -36,6 +44,30 @@ from rounds.models import ModelStanza, ModelVersion, Round
 from rounds.storage import read_blob, write_blob
 
 _OPTIMISER: Final = "latticeward/optimiser-state/v1"
+# Of so many rounds at most, the newest; a stanza has 1.2 kB.
+_READY_ROUNDS: Final = 16
+
+
+class PlannedModel:
+    """Header and content key of a round's model, and the stanzas that are made of them, by the key they are for."""
+
+    def __init__(self, body: PlannedBody) -> None:
+        self.body = body
+        self.stanzas: dict[HeldKey, bytes] = {}
+
+    def seal_to(self, keys: Iterable[HeldKey]) -> dict[HeldKey, bytes]:
+        """The stanza of each key; those that are there already are not made again.
+
+        A key that cannot be sealed to drops that device, never the publication.
+        """
+        found = {}
+        for key in keys:
+            with suppress(LatticewardError):
+                found[key] = self.stanzas.get(key) or _stanza(key, self.body.content_key, self.body.header_bytes)
+        return found
+
+
+_ready: dict[UUID, PlannedModel] = {}
 
 
 class PreparedModel:
@@ -74,6 +106,21 @@ def next_weights(current: Round, plan: RoundPlan, decoded: DecodedSum) -> tuple[
     return moved.astype("<f4"), state
 
 
+def get_ready(round_id: UUID) -> None:
+    """Make what the model of a collecting round will need and no update changes; harmless to repeat."""
+    if round_id in _ready:
+        return
+    rows = Round.objects.select_related("training__federation")
+    current = rows.filter(pk=round_id, state=RoundState.COLLECTING, kind="training").first()
+    if current is None or current.training.suite not in accepted_suites():
+        return
+    planned = PlannedModel(PlannedBody(_header(current, current.training.round_plan)))
+    planned.stanzas = planned.seal_to(encapsulation_keys(current.training.federation).values())
+    while len(_ready) >= _READY_ROUNDS:
+        _ready.pop(next(iter(_ready)), None)
+    _ready[round_id] = planned
+
+
 def make_model(current: Round, plan: RoundPlan, decoded: DecodedSum) -> PreparedModel:
     """Step, seal and describe the round's model version; nothing is kept yet.
 
@@ -84,22 +131,11 @@ def make_model(current: Round, plan: RoundPlan, decoded: DecodedSum) -> Prepared
     weights, state = next_weights(current, plan, decoded)
     model_id = uuid4()
     now = timezone.now()
-    plaintext = weights.tobytes()
-    header = EnvelopeHeader(
-        suite=plan.suite,
-        message_type="model",
-        direction="to-device",
-        federation_id=plan.federation_id,
-        round_id=str(current.id),
-        plan_digest=bytes(current.training.plan_digest),
-        base_model_digest=bytes(current.base_model_digest),
-        sender_key_id=server_verify_key(Purpose.MODEL_MANIFEST).key_id,
-        plaintext_bytes=len(plaintext),
-        body_bytes=0,
-        created_at=to_unix_milliseconds(now),
-        message_id=secrets.token_bytes(16),
-    )
-    sealed = seal_body(plaintext, header=header)
+    planned = _plan_of(current, plan)
+    # The two digests take most of the time, and neither needs the other.
+    with ThreadPoolExecutor(1) as beside:
+        digest = beside.submit(weights_digest, weights)
+        sealed = planned.body.seal(weights.view(np.uint8).data)
     manifest = ModelManifest(
         model_id=str(model_id),
         training_id=plan.training_id,
@@ -107,7 +143,7 @@ def make_model(current: Round, plan: RoundPlan, decoded: DecodedSum) -> Prepared
         number=current.number,
         plan_digest=bytes(current.training.plan_digest),
         base_model_digest=bytes(current.base_model_digest),
-        weights_digest=weights_digest(weights),
+        weights_digest=digest.result(),
         header=sealed.header_bytes,
         body_digest=sealed.body_digest,
         body_bytes=len(sealed.body),
@@ -126,22 +162,57 @@ def make_model(current: Round, plan: RoundPlan, decoded: DecodedSum) -> Prepared
         wrapped_content_key=vault.wrap(sealed.content_key, purpose="model-content", row_id=str(model_id)),
         optimiser_blob=_keep_optimiser_state(model_id, sealed.content_key, state),
     )
-    return PreparedModel(row, make_stanzas(row, sealed.content_key, active_devices(current.training.federation)))
+    stanzas = planned.seal_to(encapsulation_keys(current.training.federation).values())
+    return PreparedModel(row, [_stanza_row(row, key, stanza) for key, stanza in stanzas.items()])
 
 
-def make_stanzas(model: ModelVersion, content_key: bytes, devices: list[Device]) -> list[ModelStanza]:
-    """Seal a content key to devices. A key that cannot be sealed to drops that device, never the publication."""
-    keys = encapsulation_keys(devices)
-    stanzas = []
-    for device in devices:
-        if (key := keys.get(device.id)) is None:
-            continue
-        recipient = Recipient(key=key, role="device", subject_id=str(device.id), epoch=device.key_epoch)
-        with suppress(LatticewardError):
-            stanza = make_stanza(content_key=content_key, header_bytes=bytes(model.header), recipient=recipient)
-            count_use(key.key_id.hex())
-            stanzas.append(ModelStanza(model=model, device=device, key_id=key.key_id.hex(), stanza=stanza))
-    return stanzas
+def _plan_of(current: Round, plan: RoundPlan) -> PlannedModel:
+    """What was made ahead, taken for good; made now if there is nothing, or if it is not what would be made now."""
+    planned = _ready.pop(current.id, None)
+    header = _header(current, plan)
+    if planned is None or not _alike(planned.body.header, header):
+        return PlannedModel(PlannedBody(header))
+    return planned
+
+
+def _header(current: Round, plan: RoundPlan) -> EnvelopeHeader:
+    return EnvelopeHeader(
+        suite=plan.suite,
+        message_type="model",
+        direction="to-device",
+        federation_id=plan.federation_id,
+        round_id=str(current.id),
+        plan_digest=bytes(current.training.plan_digest),
+        base_model_digest=bytes(current.base_model_digest),
+        sender_key_id=server_verify_key(Purpose.MODEL_MANIFEST).key_id,
+        plaintext_bytes=4 * plan.layout.size,
+        body_bytes=0,
+        created_at=to_unix_milliseconds(timezone.now()),
+        message_id=secrets.token_bytes(16),
+    )
+
+
+def _alike(planned: EnvelopeHeader, present: EnvelopeHeader) -> bool:
+    """Whether two headers are of one message: the server's key, for one, may have been replaced since."""
+    return planned == replace(
+        present, body_bytes=planned.body_bytes, created_at=planned.created_at, message_id=planned.message_id
+    )
+
+
+def _stanza(key: HeldKey, content_key: bytes, header_bytes: bytes) -> bytes:
+    recipient = Recipient(
+        key=EncapsulationKey.from_raw(key.raw, key.algorithm),
+        role="device",
+        subject_id=str(key.device_id),
+        epoch=key.epoch,
+    )
+    made = make_stanza(content_key=content_key, header_bytes=header_bytes, recipient=recipient)
+    count_use(key.key_id)
+    return made
+
+
+def _stanza_row(model: ModelVersion, key: HeldKey, stanza: bytes) -> ModelStanza:
+    return ModelStanza(model=model, device_id=key.device_id, key_id=key.key_id, stanza=stanza)
 
 
 def seal_for_newcomers(model: ModelVersion) -> int:
@@ -154,18 +225,22 @@ def seal_for_newcomers(model: ModelVersion) -> int:
     """
     if model.training.suite not in accepted_suites():
         return 0
-    devices = active_devices(model.training.federation)
     sealed_to = dict(model.stanzas.values_list("device_id", "key_id"))
     kem = get_suite(model.training.suite).kem
-    keys = {device: key for device, key in encapsulation_keys(devices).items() if key.algorithm == kem}
     missing = [
-        device for device in devices if device.id in keys and sealed_to.get(device.id) != keys[device.id].key_id.hex()
+        key
+        for key in encapsulation_keys(model.training.federation).values()
+        if key.algorithm == kem and sealed_to.get(key.device_id) != key.key_id
     ]
     if not missing:
         return 0
+    content_key, header_bytes, rows = content_key_of(model), bytes(model.header), []
+    for key in missing:
+        with suppress(LatticewardError):  # as in ``PlannedModel.seal_to``
+            rows.append(_stanza_row(model, key, _stanza(key, content_key, header_bytes)))
     with transaction.atomic():
-        model.stanzas.filter(device__in=missing).delete()
-        made = ModelStanza.objects.bulk_create(make_stanzas(model, content_key_of(model), missing))
+        model.stanzas.filter(device__in=[row.device_id for row in rows]).delete()
+        made = ModelStanza.objects.bulk_create(rows)
     return len(made)
 
 

@@ -104,7 +104,7 @@ def test_epochs_rise_one_by_one_and_the_newest_keys_are_the_ones_that_count(mach
         present = renewed(present)
         assert device_of(machine).key_epoch == epoch
     device = device_of(machine)
-    assert selectors.encapsulation_keys([device])[device.id].raw == present.keys.public.encapsulation.raw
+    assert selectors.encapsulation_keys(device.site.federation)[device.id].raw == present.keys.public.encapsulation.raw
     assert selectors.signing_keys([device])[device.id].raw == present.keys.public.signing.raw
 
 

@@ -47,13 +47,13 @@ def test_suspending_and_reinstating_takes_the_keys_along(site: Site) -> None:
     assert machine.device is not None
     services.suspend_device(device_id=machine.device.id, actor="user:1", why="odd updates")
     assert states(machine) == {"suspended"}
-    assert selectors.encapsulation_keys([machine.device]) == {}
+    assert selectors.encapsulation_keys(site.federation) == {}
     assert selectors.signing_keys([machine.device]) == {}
     services.reinstate_device(device_id=machine.device.id, actor="user:1")
     assert states(machine) == {"active"}
     device = machine.device
     assert selectors.signing_keys([device])[device.id].raw == machine.keys.public.signing.raw
-    assert selectors.encapsulation_keys([device])[device.id].raw == machine.keys.public.encapsulation.raw
+    assert selectors.encapsulation_keys(site.federation)[device.id].raw == machine.keys.public.encapsulation.raw
 
 
 @pytest.mark.parametrize("reason", Reason)

@@ -11,6 +11,7 @@ from latticeward.crypto import suites
 from latticeward.crypto.body import CHUNK_BYTES, sealed_body_bytes
 from latticeward.crypto.envelope import (
     EnvelopeHeader,
+    PlannedBody,
     Recipient,
     VerifiedEnvelope,
     make_stanza,
@@ -97,6 +98,20 @@ def test_a_body_is_committed_to_its_key_and_header(suite: str) -> None:
     with pytest.raises(KeyUsageError):
         open_body(header_bytes=sealed.header_bytes, body=sealed.body, content_key=bytes(16))
     assert sealed.content_key.hex() not in repr(sealed)
+
+
+@pytest.mark.parametrize("suite", SERVICE)
+def test_a_planned_body_seals_one_payload_of_the_length_that_it_was_planned_for(suite: str) -> None:
+    sample = Sample(suite=suite)
+    planned = PlannedBody(sample.header)
+    with pytest.raises(MalformedMessageError):
+        planned.seal(sample.plaintext + b"x")
+    sealed = planned.seal(sample.plaintext)
+    opened = open_body(header_bytes=planned.header_bytes, body=sealed.body, content_key=planned.content_key)
+    assert opened == sample.plaintext
+    with pytest.raises(KeyUsageError):
+        planned.seal(sample.plaintext)
+    assert planned.content_key.hex() not in repr(planned)
 
 
 @pytest.mark.parametrize("suite", SERVICE)
