@@ -17,6 +17,8 @@ from latticeward.optimisers.state import Float64Vector, OptimiserState, Settings
 
 Step = Callable[[Float64Vector, Float64Vector, OptimiserState, Settings], tuple[Float64Vector, OptimiserState]]
 
+_BLOCK: Final = 65_536
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimiser:
@@ -79,7 +81,9 @@ def server_step(
     if weights.dtype != np.float64 or mean_update.dtype != np.float64 or weights.shape != mean_update.shape:
         raise LayoutMismatchError("weights and mean update must be float64 vectors of one shape")
     moved, after = optimiser.step(weights, mean_update, state, {**optimiser.defaults, **chosen})
-    with np.errstate(over="ignore"):
-        if not np.isfinite(moved.astype(np.float32)).all():
-            raise NonFiniteUpdateError("the new model is not finite")
+    # In pieces that stay in the cache, as in ``FixedPointCodec.decode_sum``.
+    for start in range(0, moved.size, _BLOCK):
+        with np.errstate(over="ignore"):
+            if not np.isfinite(moved[start : start + _BLOCK].astype(np.float32)).all():
+                raise NonFiniteUpdateError("the new model is not finite")
     return moved, after

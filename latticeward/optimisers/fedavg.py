@@ -10,4 +10,6 @@ def step(
 ) -> tuple[Float64Vector, OptimiserState]:
     """weights + learning_rate · mean_update; nothing is remembered but the count of rounds."""
     rate = number(settings, "learning_rate", low=1e-6, high=100.0)
-    return weights + rate * mean_update, OptimiserState(step=state.step + 1)
+    moved = rate * mean_update
+    moved += weights
+    return moved, OptimiserState(step=state.step + 1)

@@ -222,14 +222,16 @@ class FixedPointCodec:
             raise NormExceededError("the weights or counts of the sum are negative")
         share_sum = int(signed[self.size]) / self.weight_unit
         divisor = float(self.scale) * share_sum
-        with np.errstate(over="ignore"):
-            mean = (
-                np.zeros(self.size, dtype=np.float32)
-                if divisor == 0.0
-                else (signed[: self.size] / np.float64(divisor)).astype(np.float32)
-            )
-        if not np.isfinite(mean).all():
-            raise NonFiniteUpdateError("the mean of the updates is not finite")
+        mean = np.zeros(self.size, dtype=np.float32)
+        # In pieces that stay in the cache: the page faults of a float64 copy would cost more than the division.
+        quotient = np.empty(min(_BLOCK, self.size))
+        for start in range(0, self.size if divisor else 0, _BLOCK):
+            block = signed[start : min(start + _BLOCK, self.size)]
+            piece = np.divide(block, np.float64(divisor), out=quotient[: block.size])
+            with np.errstate(over="ignore"):
+                mean[start : start + block.size] = piece
+            if not np.isfinite(mean[start : start + block.size]).all():
+                raise NonFiniteUpdateError("the mean of the updates is not finite")
         return DecodedSum(
             mean=mean,
             weight_share_sum=share_sum,

@@ -7,6 +7,7 @@ at which the result becomes true. Both may be repeated: what is prepared is not 
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -109,12 +110,13 @@ def _prepare(current: Round, renew: Callable[[], None]) -> None:
     account = _account(current, plan, model, metric, withheld, commitments, accepted)
     with transaction.atomic():
         # A second worker that merged the same members computed the same result: the first one's stands.
-        locked = Round.objects.select_for_update().get(pk=current.pk)
-        if locked.state != RoundState.AGGREGATING or locked.record is not None:
+        locked = Round.objects.select_for_update().filter(pk=current.pk, state=RoundState.AGGREGATING, record=None)
+        if not locked.values_list("pk", flat=True):
             return
         if model is not None:
             keep_model(current, model)
-        current.participants.filter(device__in=withheld).update(metric=None)
+        if withheld:
+            current.participants.filter(device__in=withheld).update(metric=None)
         Round.objects.filter(pk=current.pk).update(
             record=account.to_bytes(),
             model=model.row if model else None,
@@ -126,6 +128,8 @@ def _prepare(current: Round, renew: Callable[[], None]) -> None:
 
 def _withheld(current: Round, plan: RoundPlan, pooled: dict[str, Any] | None) -> set[UUID]:
     """The devices whose own metrics would tell, beside the pooled one, of fewer than k others."""
+    if not plan.release.hospital_metrics:
+        return set()  # none was kept
     sites = measuring(current)
     own = {row.device_id: (sites[row.device_id], row.metric) for row in current.participants.filter(device__in=sites)}
     return set(own) - shown_beside(plan, own, pooled)
@@ -134,30 +138,34 @@ def _withheld(current: Round, plan: RoundPlan, pooled: dict[str, Any] | None) ->
 def _merge(current: Round, plan: RoundPlan, renew: Callable[[], None]) -> tuple[DecodedSum, list[bytes], int]:
     codec = codec_of(plan)
     total: Any = None
-    commitments: list[bytes] = []
+    commitments: list[Future[bytes]] = []
     seen: set[str] = set()
-    for partial in current.partials.order_by("slot"):
-        members = members_of(partial)
-        require_members(partial, members)
-        if seen & set(members):
-            raise AssertionError(f"partial {partial.slot} of round {current.id} holds what another holds")
-        seen |= set(members)
-        renew()
-        vector = load_partial(partial, codec.dtype)
-        commitments.append(commitment(vector, bytes(partial.commitment_salt)))
+    # Hashing takes as long as all else that is done to a partial, and needs nothing of it.
+    with ThreadPoolExecutor(1) as beside:
+        for partial in current.partials.order_by("slot"):
+            members = members_of(partial)
+            require_members(partial, members)
+            if seen & set(members):
+                raise AssertionError(f"partial {partial.slot} of round {current.id} holds what another holds")
+            seen |= set(members)
+            if total is not None:
+                renew()
+            vector = load_partial(partial, codec.dtype)
+            commitments.append(beside.submit(commitment, vector, bytes(partial.commitment_salt)))
+            if total is None:
+                total = vector
+            else:
+                commitments[0].result()  # the first partial becomes the sum, once it is hashed
+                accumulate(total, vector)
+        accepted = current.participants.filter(state=ParticipantState.ACCEPTED).count()
+        if accepted != len(seen):
+            raise AssertionError(f"round {current.id} accepted {accepted} updates and its partials hold {len(seen)}")
         if total is None:
-            total = vector
-        else:
-            accumulate(total, vector)
-    accepted = current.participants.filter(state=ParticipantState.ACCEPTED).count()
-    if accepted != len(seen):
-        raise AssertionError(f"round {current.id} accepted {accepted} updates and its partials hold {len(seen)}")
-    if total is None:
-        raise QuorumNotMetError(f"round {current.id} holds no update")
-    decoded = AGGREGATORS[plan.aggregator].aggregate_sum(total, codec)
+            raise QuorumNotMetError(f"round {current.id} holds no update")
+        decoded = AGGREGATORS[plan.aggregator].aggregate_sum(total, codec)
     if current.kind == "training" and plan.weight_rule == "examples" and decoded.examples < plan.k_patients:
         raise KMinimumError(f"round {current.id} was learnt from {decoded.examples:.0f} patients")
-    return decoded, commitments, accepted
+    return decoded, [each.result() for each in commitments], accepted
 
 
 def _account(

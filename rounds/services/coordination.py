@@ -32,7 +32,7 @@ from rounds.models import Participant, Round, Submission
 from rounds.policy import GRACE, Decision, Tally, next_event
 from rounds.services.cohorts import require_hiding
 from rounds.services.erasure import erase_after_commit
-from rounds.services.exclusion import exclude_untrusted, untrusted_in
+from rounds.services.exclusion import exclude_untrusted, is_untrusted
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,8 @@ def advance_round(round_id: UUID) -> str | None:
     with transaction.atomic():
         # The row lock orders this decision after acceptances in flight: from here on the members are fixed.
         current = Round.objects.select_for_update(of=("self",)).select_related("training").get(pk=round_id)
-        counts = Counter(current.participants.values_list("state", flat=True))
+        places = list(current.participants.values_list("state", "device__state"))
+        counts = Counter(state for state, _ in places)
         now = datetime.now(UTC)
         try:
             wait = straggler_wait(current)
@@ -143,7 +144,7 @@ def advance_round(round_id: UUID) -> str | None:
             decision = Decision("fail", "exclusion_failed")
         if decision is None:
             return None
-        if decision.event == "begin_aggregating" and untrusted_in(round_id).exists():
+        if decision.event == "begin_aggregating" and any(is_untrusted(*place) for place in places):
             return None  # a device lost its trust since we looked: the next call excludes it first
         if decision.event == "begin_aggregating":
             decision = _unless_it_shows_too_much(current, decision)

@@ -44,6 +44,11 @@ def untrusted_in(round_id: UUID) -> QuerySet[Participant]:
     )
 
 
+def is_untrusted(state: str, device_state: str) -> bool:
+    """The same of one participant, by its state and its device's."""
+    return state in _INSIDE and device_state != DeviceState.ACTIVE
+
+
 def exclude_untrusted(round_id: UUID) -> None:
     """Exclude every participant whose device is not active any more, while the round still collects."""
     for participant in untrusted_in(round_id):
