@@ -3,24 +3,32 @@
 No database, broker or disk: what is left is what the processors must do. The functions are those that the workers
 call (``latticeward.opening``, ``latticeward.updates.ring``, ``latticeward.aggregation``, the envelope and the signed
 messages); ``bench pipeline`` measures them inside their services.
+
+The rows named ``bare`` are what no such system can do without: SHA-256 over the bytes, AES-256-GCM and the ring's
+addition, and nothing else, on the same bytes in turn with the shipped code. They make figures of different processors
+comparable.
 """
 
+import hashlib
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from statistics import median
 from typing import Any, Final
 from uuid import uuid4
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bench.large_model import encoded_update, large_plan, sealed_update
 from latticeward.aggregation import AGGREGATORS
-from latticeward.crypto.envelope import EnvelopeHeader, Recipient, make_stanza, seal_body
+from latticeward.crypto.envelope import EnvelopeHeader, PlannedBody, Recipient, make_stanza
 from latticeward.crypto.keys import CompositeSigningKey, DecapsulationKey
 from latticeward.crypto.signing import Purpose, sign_message
 from latticeward.messages import ModelManifest
@@ -131,6 +139,13 @@ class _Case:
             )
             for seed, (signer, _) in enumerate(self.devices)
         ]
+        self.cipher = AESGCM(secrets.token_bytes(32))
+        self.bare = [self._sealed_bare(number) for number in range(DEVICES)]
+        self._shares = [range(first, DEVICES, THREADS) for first in range(THREADS)]
+
+    def _sealed_bare(self, number: int) -> tuple[bytes, bytes]:
+        nonce = number.to_bytes(12, "big")
+        return nonce, self.cipher.encrypt(nonce, secrets.token_bytes(self.opening.codec.length_bytes), None)
 
     def take_in(self, index: int, total: RingVector) -> dict[str, float]:
         """Verify, open, validate and accumulate one update; seconds by stage."""
@@ -139,34 +154,60 @@ class _Case:
         accumulate(total, opened.vector)
         return {**opened.seconds, "accumulate": time.perf_counter() - started}
 
+    def take_in_bare(self, index: int, total: RingVector) -> dict[str, float]:
+        """Hash, decrypt and add as many bytes, and believe nothing."""
+        nonce, sealed = self.bare[index]
+        hashlib.sha256(sealed).digest()
+        opened = np.empty_like(total)
+        self.cipher.decrypt_into(nonce, sealed, None, opened.data.cast("B"))
+        accumulate(total, opened)
+        return {}
+
     def intake(self) -> Iterator[Row]:
-        """One update, on one thread."""
+        """One update, on one thread; the shipped way and the bare one in turn."""
         total = self.opening.codec.empty_sum()
-        wall, processor, stages = [], [], []
+        wall: dict[str, list[float]] = {"intake_1m": [], "intake_1m_bare": []}
+        processor: dict[str, list[float]] = {name: [] for name in wall}
+        stages = []
         for number in range(INTAKES):
-            started, began = time.perf_counter(), time.thread_time()
-            stages.append(self.take_in(number % DEVICES, total))
-            wall.append(time.perf_counter() - started)
-            processor.append(time.thread_time() - began)
-        yield _row("intake_1m_ms", 1000 * median(wall[1:]), "ms")
-        yield _row("intake_1m_processor_ms", 1000 * median(processor[1:]), "ms")
+            for name, take_in in zip(wall, (self.take_in, self.take_in_bare), strict=True):
+                started, began = time.perf_counter(), time.thread_time()
+                seconds = take_in(number % DEVICES, total)
+                wall[name].append(time.perf_counter() - started)
+                processor[name].append(time.thread_time() - began)
+                if seconds:
+                    stages.append(seconds)
+        for name in wall:
+            yield _row(f"{name}_ms", 1000 * median(wall[name][1:]), "ms")
+            yield _row(f"{name}_processor_ms", 1000 * median(processor[name][1:]), "ms")
+        over = [whole / bare for whole, bare in zip(*processor.values(), strict=True)]
+        yield _row("intake_1m_over_bare", median(over[1:]), "x")
         for stage in stages[0]:
             yield _row(f"intake_{stage}_ms", 1000 * median(row[stage] for row in stages[1:]), "ms")
 
     def whole_round(self) -> Iterator[Row]:
-        """Twenty updates on two threads, then merge, seal and publish."""
+        """Twenty updates on two threads, then merge, seal and publish; the shipped way and the bare one in turn."""
         found: list[dict[str, float]] = []
         with ThreadPoolExecutor(THREADS) as threads:
             for _ in range(ROUNDS):
-                found.append(self._one_round(threads.map))
+                row, bare = self._one_round(threads), self._one_bare_round(threads)
+                found.append(row | bare | {"over_bare": row["all"] / bare["bare"]})
         for stage in found[0]:
-            name = "round_20x1m_ms" if stage == "all" else f"round_20x1m_{stage}_ms"
-            yield _row(name, 1000 * median(row[stage] for row in found[1:]), "ms")
+            name = "round_20x1m" if stage == "all" else f"round_20x1m_{stage}"
+            middle = median(row[stage] for row in found[1:])
+            yield _row(name, middle, "x") if stage == "over_bare" else _row(f"{name}_ms", 1000 * middle, "ms")
 
-    def _one_round(self, on_threads: Callable[..., Any]) -> dict[str, float]:
+    def _one_bare_round(self, threads: ThreadPoolExecutor) -> dict[str, float]:
+        """The same bytes hashed, decrypted and added, and the sum encrypted and hashed."""
+        started, began = time.perf_counter(), time.process_time()
+        partials = list(threads.map(partial(self._partial, self.take_in_bare), self._shares))
+        accumulate(partials[0], *partials[1:])
+        hashlib.sha256(self.cipher.encrypt(bytes(12), partials[0].data.cast("B"), None)).digest()
+        return {"bare": time.perf_counter() - started, "bare_processor": time.process_time() - began}
+
+    def _one_round(self, threads: ThreadPoolExecutor) -> dict[str, float]:
         marks, began = [time.perf_counter()], time.process_time()
-        shares = [range(first, DEVICES, THREADS) for first in range(THREADS)]
-        partials = list(on_threads(self._partial, shares))
+        partials = list(threads.map(partial(self._partial, self.take_in), self._shares))
         marks.append(time.perf_counter())
 
         accumulate(partials[0], *partials[1:])
@@ -184,15 +225,16 @@ class _Case:
             plan_digest=self.opening.plan_digest,
             base_model_digest=self.opening.base_model_digest,
             sender_key_id=self.server.verify_key.key_id,
-            plaintext_bytes=weights.nbytes,
+            plaintext_bytes=self.base.nbytes,
             body_bytes=0,
             created_at=self.plan.created_at,
             message_id=bytes(16),
         )
-        sealed = seal_body(weights.data.cast("B"), header=header)
-        for number, (_, key) in enumerate(self.devices):
-            recipient = Recipient(key=key.encapsulation_key, role="device", subject_id=f"{number:036d}", epoch=1)
-            make_stanza(content_key=sealed.content_key, header_bytes=sealed.header_bytes, recipient=recipient)
+        planned = PlannedBody(header)
+        # A worker makes the stanzas while its round collects; here they count, beside the two digests.
+        digest, stanzas = threads.submit(weights_digest, weights), threads.submit(self._make_stanzas, planned)
+        sealed = planned.seal(weights.view(np.uint8).data)
+        stanzas.result()
         marks.append(time.perf_counter())
 
         manifest = ModelManifest(
@@ -202,7 +244,7 @@ class _Case:
             number=1,
             plan_digest=self.opening.plan_digest,
             base_model_digest=self.opening.base_model_digest,
-            weights_digest=weights_digest(weights),
+            weights_digest=digest.result(),
             header=sealed.header_bytes,
             body_digest=sealed.body_digest,
             body_bytes=len(sealed.body),
@@ -216,11 +258,16 @@ class _Case:
         found = {stage: end - begin for stage, begin, end in stages}
         return {"all": marks[-1] - marks[0], "processor": processor, **found}
 
-    def _partial(self, share: Sequence[int]) -> RingVector:
+    def _partial(self, take_in: Callable[[int, RingVector], Any], share: Sequence[int]) -> RingVector:
         total = self.opening.codec.empty_sum()
         for index in share:
-            self.take_in(index, total)
+            take_in(index, total)
         return total
+
+    def _make_stanzas(self, planned: PlannedBody) -> None:
+        for number, (_, key) in enumerate(self.devices):
+            recipient = Recipient(key=key.encapsulation_key, role="device", subject_id=f"{number:036d}", epoch=1)
+            make_stanza(content_key=planned.content_key, header_bytes=planned.header_bytes, recipient=recipient)
 
 
 def _row(metric: str, value: float, unit: str) -> Row:
