@@ -18,6 +18,8 @@
 | a deadline that passes while the server is down | the round ends at the first beat | ``tests/simulation`` |
 """
 
+import itertools
+from collections.abc import Iterator
 from uuid import uuid4
 
 import numpy as np
@@ -110,6 +112,23 @@ def test_a_worker_leaves_what_another_one_has_taken_up(cohort: Cohort, current: 
     assert intake._claim_waiting(current.id, uuid4())[0] == [submission]  # the other worker, in the middle of its work
     assert intake.process_update(submission.id) is None
     assert not Contribution.objects.exists()
+
+
+def test_of_two_workers_that_choose_the_same_at_the_same_moment_the_second_gets_none(
+    cohort: Cohort, current: Round, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hospital = cohort.hospitals[0]
+    submission = hospital.submit(current, hospital.prepare(current))
+    first, second = uuid4(), uuid4()
+
+    def while_the_other_claims() -> Iterator[int]:
+        monkeypatch.setattr(intake, "count", itertools.count)
+        assert intake._claim_waiting(current.id, first)[0] == [submission]
+        return itertools.count()
+
+    monkeypatch.setattr(intake, "count", while_the_other_claims)  # between what is chosen and what is taken
+    assert intake._claim_waiting(current.id, second)[0] == []
+    assert Submission.objects.get().claim == first
 
 
 def changed(plan: RoundPlan) -> bytes:
