@@ -19,7 +19,7 @@ from devices.models import Site
 from frontend.comparison import Comparison, read_comparison
 from frontend.promises import say_plan
 from frontend.sentences import RoundFacts, say_round, say_training
-from frontend.words import NOT_COUNTED, Word, sentence_of_code, word_of
+from frontend.words import NOT_COUNTED, STOPPED, VERIFIED, Word, sentence_of_code, word_of
 from keys.selectors import compromises
 from latticeward.crypto.suites import Suite, get_suite
 from latticeward.errors import PlanChangedError, UnsupportedSuiteError
@@ -49,6 +49,8 @@ _UNSHOWN: Final = (
 _USUAL_OF_LAST: Final = 5
 _REFUSALS: Final = ("submission.refused", "update.refused", "update.rejected", "update.excluded", "participant.dropped")
 _SHOWN_REFUSALS: Final = 20
+# Why everybody of a stopped training is dropped: no refusal of anybody, and said once, over all of them.
+_STOPPED: Final = "training_stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,8 @@ class Refusal:
 
 def refusals_of(current: Round) -> list[Refusal]:
     """What was refused, rejected, dropped or excluded in a round, newest first; one query."""
-    entries = AuditEntry.objects.filter(feed=current.feed, event__in=_REFUSALS).order_by("-feed_seq")[:_SHOWN_REFUSALS]
+    rows = AuditEntry.objects.filter(feed=current.feed, event__in=_REFUSALS).exclude(details__code=_STOPPED)
+    entries = rows.order_by("-feed_seq")[:_SHOWN_REFUSALS]
     return [
         Refusal(
             at=entry.recorded_at,
@@ -174,6 +177,10 @@ def read_round(current: Round, *, now: datetime, usual_seconds: float | None = N
         word = word_of("participant", participant.state)
         if over and participant.state != ParticipantState.ACCEPTED:
             word = NOT_COUNTED
+        if participant.state == ParticipantState.ACCEPTED and current.state in (RoundState.FAILED, RoundState.ABORTED):
+            word = VERIFIED
+        if participant.code == _STOPPED:
+            word = STOPPED
         explanation = sentence_of_code(participant.code) or word.sentence
         seats.append(Seat(participant, word, explanation, participant.device_id in doubted))
     total = len(seats) - counts[ParticipantState.EXCLUDED]

@@ -88,6 +88,13 @@ def say_metric(metric: str, value: float) -> str:
     return f"{metric_name(metric)} {value:.3f}"
 
 
+def say_share(share: float) -> str:
+    """A share of one in per cent, three digits; what is next to nothing is said to be that."""
+    if 0 < share < 0.0001:
+        return "< 0.01 %"
+    return f"{share * 100:.3g} %"
+
+
 def say_duration(length: timedelta) -> str:
     """One unit, rounded: "2 s", "6 min", "3 h", "2 days"."""
     seconds = max(0, round(length.total_seconds()))

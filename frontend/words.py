@@ -65,6 +65,11 @@ PARTICIPANT: Final[Mapping[str, Word]] = {
     ParticipantState.EXCLUDED: Word("excluded", "stop", "bad", "Its update was taken out of the round again."),
 }
 
+# Not late: somebody ended the training under them.
+STOPPED: Final = Word("stopped", "stop", "quiet", "The training was stopped before an update of it was counted.")
+VERIFIED: Final = Word(
+    "verified", "circle", "quiet", "The update was verified; the round ended without a result, so it counts in none."
+)
 NOT_COUNTED: Final = Word("not counted", "circle", "quiet", "The round ended before an update of it was counted.")
 
 CREDENTIAL: Final[Mapping[str, Word]] = {

@@ -13,6 +13,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from frontend.comparison import Bar
+from frontend.sentences import say_share
 
 # Room to the right of the longest bar for its value.
 _FULL_WIDTH: Final = 84.0
@@ -139,7 +140,7 @@ def _say_change(row: Mapping[str, Any]) -> str:
         return str(row["change"])
     if row["relative"] is None:
         return f"{row['l2']:.3g} from zero"
-    return f"{row['relative'] * 100:.3g} %"
+    return say_share(row["relative"])
 
 
 def _length(value: float, start: float) -> float:

@@ -17,7 +17,7 @@ from django.utils.safestring import SafeString, mark_safe
 from controlplane.permissions import roles_of
 from frontend.charts import bars
 from frontend.comparison import Bar, Comparison
-from frontend.sentences import name_round, say_duration
+from frontend.sentences import name_round, say_duration, say_share
 from frontend.views.access import EVERY_ROLE, KEY_READERS
 from frontend.words import Word, metric_name, sentence_of_code, word_of
 from latticeward.crypto.suites import Suite
@@ -39,6 +39,7 @@ _BELOW: Final = {
     "training": "trainings",
     "training-new": "trainings",
     "round": "trainings",
+    "round-account": "trainings",
     "key": "keys",
     "model": "models",
     "model-difference": "models",
@@ -263,5 +264,5 @@ def shape(sides: list[int] | None) -> str:
 
 @register.filter
 def percent(share: float) -> str:
-    """A share of one in per cent, three digits."""
-    return f"{share * 100:.3g} %"
+    """A share of one in per cent."""
+    return say_share(share)

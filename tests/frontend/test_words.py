@@ -9,7 +9,7 @@ from controlplane.permissions import Role
 from frontend.charts.bars import comparison_bars, quorum_bar
 from frontend.comparison import read_comparison
 from frontend.fleet import connection_of
-from frontend.sentences import RoundFacts, say_duration, say_round, say_training
+from frontend.sentences import RoundFacts, say_duration, say_round, say_share, say_training
 from frontend.templatetags.frontend import column_heads
 from frontend.topics import TOPICS_LIMIT, may_hear, parse_topics
 from frontend.words import STOP_RULES, TABLES, sentence_of_code, word_of
@@ -114,6 +114,13 @@ def test_colour_never_speaks_alone(table: str) -> None:
     for row in rows:
         same_shape = [other for other in rows if other.icon == row.icon]
         assert len({other.tone for other in same_shape}) == 1, "one shape in two colours would need colour to be read"
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.0, "0 %"), (1.4e-7, "< 0.01 %"), (0.0001, "0.01 %"), (0.12345, "12.3 %"), (1.0, "100 %")]
+)
+def test_a_share_is_said_without_an_exponent(share: float, said: str) -> None:
+    assert say_share(share) == said
 
 
 def test_codes_of_errors_and_of_outcomes_have_plain_sentences() -> None:
