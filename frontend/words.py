@@ -195,6 +195,8 @@ _CODES: Final[Mapping[str, str]] = {
     "not_aggregated_in_time": "The result was not computed in time. Look at the aggregation worker.",
     "exclusion_failed": "A device that lost trust could not be taken out of the sum, so nothing was opened. "
     "Look at the aggregation worker's log and at blob storage.",
+    "record_refused": "The record was not that of the round, or broke the plan, so the authority signed nothing. "
+    "Look at who may write to the database.",
     "rounds_failed_in_a_row": "Several rounds failed one after another.",
     "training_stopped": "An operator stopped the training.",
     "suite_retired": "The suite was retired, so nothing new is made in it. Plan the training in another suite.",

@@ -5,6 +5,7 @@ device. ``aggregate_round`` prepares everything unsigned; ``publish_round`` is t
 at which the result becomes true. Both may be repeated: what is prepared is not prepared again.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,14 +26,18 @@ from latticeward.errors import (
     CohortTooCloseError,
     ContributionError,
     KMinimumError,
+    LedgerError,
+    ProtocolError,
     QuorumNotMetError,
     UnsupportedSuiteError,
+    WrongContextError,
 )
 from latticeward.instants import to_unix_milliseconds
 from latticeward.lifecycle import ROUND, ParticipantState, RoundState
 from latticeward.messages import RoundRecord
 from latticeward.opening import codec_of
 from latticeward.plan import RoundPlan
+from latticeward.records import require_promises
 from latticeward.updates.encoding import DecodedSum
 from latticeward.updates.ring import accumulate
 from rounds.models import ModelVersion, Round, Submission
@@ -40,6 +45,8 @@ from rounds.services.cohorts import measuring, require_hiding
 from rounds.services.metrics import pooled_metric, shown_beside
 from rounds.services.partials import commitment, load_partial, members_of, require_members
 from rounds.services.publication import PreparedModel, keep_model, make_model
+
+logger = logging.getLogger(__name__)
 
 # A worker that is silent for longer has died, and another begins anew; twice the work gives the same bits.
 LEASE: Final = timedelta(seconds=20)
@@ -217,8 +224,39 @@ def _account(
     )
 
 
+def _signable(current: Round, raw: bytes) -> RoundRecord:
+    """The record of a round, if it is this round's and keeps the plan's promises.
+
+    Raises:
+        ProtocolError: it is no record.
+        WrongContextError: it is of another round, plan or model, or the plan is not the signed one.
+        LedgerError: it breaks the plan.
+    """
+    record = RoundRecord.from_bytes(raw)
+    plan = current.training.round_plan
+    expected = {
+        "round_id": str(current.id),
+        "training_id": plan.training_id,
+        "federation_id": plan.federation_id,
+        "number": current.number,
+        "kind": current.kind,
+        "plan_digest": bytes(current.training.plan_digest),
+        "base_model_digest": bytes(current.base_model_digest),
+        "model_id": str(current.model.id) if current.model else None,
+        "weights_digest": bytes(current.model.weights_digest) if current.model else None,
+    }
+    for name, value in expected.items():
+        if getattr(record, name) != value:
+            raise WrongContextError(f"the record's {name} is not this round's")
+    require_promises(record, plan)
+    return record
+
+
 def publish_round(round_id: UUID) -> UUID | None:
-    """Authority worker: sign manifest and record and publish.
+    """Authority worker: sign manifest and record and publish; or fail the round whose record it does not sign.
+
+    The aggregation worker wrote the record, and whoever can write to the database could change it since. The authority
+    signs none that is of another round or that breaks the plan.
 
     Returns:
         The training that may now go on, None if there was nothing to publish.
@@ -227,6 +265,21 @@ def publish_round(round_id: UUID) -> UUID | None:
     current = Round.objects.select_related("model", "training").get(pk=round_id)
     if current.state != RoundState.AGGREGATING or current.record is None:
         return None
+    try:
+        record = _signable(current, bytes(current.record))
+    except (ProtocolError, WrongContextError, LedgerError) as error:
+        logger.error("round %s: its record is not signed: %s", round_id, error)
+        apply_transition(
+            current,
+            ROUND,
+            "fail",
+            actor="worker:authority",
+            feed=current.feed,
+            details={"code": "record_refused", "number": current.number},
+            failure_code="record_refused",
+            state_due_at=None,
+        )
+        return current.training_id
     signed_record = sign_with(Purpose.ROUND_RECORD, bytes(current.record))
     signed_manifest = sign_with(Purpose.MODEL_MANIFEST, bytes(current.model.manifest)) if current.model else None
     with transaction.atomic():
@@ -244,7 +297,7 @@ def publish_round(round_id: UUID) -> UUID | None:
                 "training": str(current.training_id),
                 "model": str(current.model_id) if current.model_id else None,
                 "metric": {"name": current.metric_name, "value": current.metric_value},
-                "record": RoundRecord.from_bytes(bytes(current.record)).digest.hex(),
+                "record": record.digest.hex(),
             },
             signed_record=signed_record,
             published_at=timezone.now(),

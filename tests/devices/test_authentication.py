@@ -143,7 +143,6 @@ def test_with_redis_a_restart_forgets_no_nonce(
         authenticate(captured)
 
 
-
 def test_a_suspended_device_is_refused_at_once_and_let_in_when_reinstated(machine: Machine) -> None:
     authenticate(machine.facts())
     services.suspend_device(device_id=device_of(machine).id, actor="user:1", why="odd updates")
