@@ -15,8 +15,8 @@ from bench.installation import Installation
 from bench.processes import DemoError
 from bench.signed_requests import send_all
 from latticeward.agent.identity import Identity
-from latticeward.crypto.certificate import load_certificate
 from latticeward.crypto.certificate_keys import CertificateSigningKey
+from latticeward.crypto.certificate_path import load_certificate
 from latticeward.crypto.issuing import make_issuing, make_root
 from latticeward.crypto.revocation import RevokedCertificate, make_revocation_list
 

@@ -18,31 +18,18 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import mldsa
-from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from latticeward.crypto.authentication import ML_DSA_65, ML_DSA_87
 from latticeward.crypto.certificate_keys import ALGORITHMS, CertificateSigningKey
+from latticeward.crypto.certificate_path import SIZE_LIMIT_BYTES, UNREADABLE, believe_path, load_certificate
 from latticeward.crypto.suites import SignatureAlgorithm
 from latticeward.errors import CertificateNotValidError, KeyUsageError, MalformedMessageError
 
 # Under .internal, which no public authority will ever certify and no public resolver will ever answer.
 DOMAIN: Final = "latticeward.internal"
-_SIZE_LIMIT_BYTES: Final = 16_384  # an ML-DSA-87 certificate with an ML-DSA-87 subject is about 7.7 kB
-_CHAIN_LIMIT: Final = 3
-# What the X.509 library raises over broken bytes: half of it is no ValueError, and much of it comes after loading,
-# since fields are read when they are asked for.
-UNREADABLE: Final = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +183,7 @@ def verify_csr(der: bytes, *, algorithm: str = ML_DSA_65) -> bytes:
         CertificateNotValidError: the request's own signature does not verify.
     """
     row = ALGORITHMS[algorithm]
-    if len(der) > _SIZE_LIMIT_BYTES:
+    if len(der) > SIZE_LIMIT_BYTES:
         raise MalformedMessageError("the certificate request is too large")
     try:
         request = x509.load_der_x509_csr(der)
@@ -243,41 +230,21 @@ def verify_chain(
         CertificateNotValidError: one of the checks failed; the message says which.
         MalformedMessageError: not certificates.
     """
-    # 1
-    if not 2 <= len(chain) <= _CHAIN_LIMIT or any(len(der) > _SIZE_LIMIT_BYTES for der in chain):
-        raise CertificateNotValidError("a chain is leaf, issuing authority and at most a root")
-    leaf, issuing, anchor = load_certificate(chain[0]), load_certificate(chain[1]), load_certificate(root)
-
-    # 2
-    verifier = (
-        verification.PolicyBuilder()
-        .store(verification.Store([anchor]))
-        .time(now)
-        .max_chain_depth(1)
-        .build_client_verifier()
+    # 1, 2 and 3
+    leaf = believe_path(
+        chain,
+        root=root,
+        now=now,
+        keys=frozenset(ALGORITHMS[name].oid for name in profile.devices),
+        issuing=ALGORITHMS[profile.issuing].oid,
+        anchor=ALGORITHMS[profile.root].oid,
     )
-    try:
-        path = verifier.verify(leaf, [issuing]).chain
-    except verification.VerificationError as exc:
-        raise CertificateNotValidError(f"path validation refused the chain: {exc}") from exc
-    except UNREADABLE as exc:
-        raise MalformedMessageError("a part of the certificate cannot be read") from exc
-    if len(path) != 3:
-        raise CertificateNotValidError("the leaf must be signed by the issuing authority, that by the root")
-
-    # 3
-    places = ((leaf, profile.devices, profile.issuing), (issuing, (profile.issuing,), profile.root))
-    for certificate, key_algorithms, signer_algorithm in (*places, (anchor, (profile.root,), profile.root)):
-        if certificate.signature_algorithm_oid != ALGORITHMS[
-            signer_algorithm
-        ].oid or certificate.public_key_algorithm_oid not in {ALGORITHMS[name].oid for name in key_algorithms}:
-            raise CertificateNotValidError("a key or signature on the path is of another algorithm")
 
     # 4
     try:
         usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
         extended = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        found, public = _device_names(leaf), leaf.public_key()
+        found, public = names_of(leaf), leaf.public_key()
     except x509.ExtensionNotFound as exc:
         raise CertificateNotValidError("the certificate does not say what it is for") from exc
     except UNREADABLE as exc:
@@ -317,7 +284,13 @@ def profile_of(issuing: bytes) -> CertificateProfile:
     raise CertificateNotValidError("no profile has an issuing authority of this algorithm")
 
 
-def _device_names(leaf: x509.Certificate) -> DeviceNames:
+def names_of(leaf: x509.Certificate) -> DeviceNames:
+    """Whom a leaf names, in the common name, one DNS name and one URI alike.
+
+    Raises:
+        CertificateNotValidError: nobody, or several.
+    """
+
     def only(oid: x509.ObjectIdentifier) -> str:
         values = [str(item.value) for item in leaf.subject.get_attributes_for_oid(oid)]
         if len(values) != 1 or len(leaf.subject) != 3:
@@ -334,13 +307,6 @@ def _device_names(leaf: x509.Certificate) -> DeviceNames:
     if list(alternative) != [x509.DNSName(names.dns_name), x509.UniformResourceIdentifier(names.uri)]:
         raise CertificateNotValidError("the certificate's names contradict each other")
     return names
-
-
-def load_certificate(der: bytes) -> x509.Certificate:
-    try:
-        return x509.load_der_x509_certificate(der)
-    except UNREADABLE as exc:
-        raise MalformedMessageError("not a certificate") from exc
 
 
 def common_name_of(common_name: str) -> x509.Name:

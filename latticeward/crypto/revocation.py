@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import mldsa
 from cryptography.x509 import ocsp
 
-from latticeward.crypto.certificate import UNREADABLE, load_certificate
 from latticeward.crypto.certificate_keys import CertificateSigningKey
+from latticeward.crypto.certificate_path import UNREADABLE, load_certificate
 from latticeward.errors import CertificateNotValidError, MalformedMessageError
 
 _REQUEST_LIMIT_BYTES: Final = 4_096
