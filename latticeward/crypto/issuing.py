@@ -19,9 +19,13 @@ from latticeward.crypto.certificate import (
     federation_domain,
     fingerprint,
     key_usage,
-    load_certificate,
 )
-from latticeward.crypto.certificate_keys import CertificateSigningKey, load_public
+from latticeward.crypto.certificate_keys import CertificateSigningKey, MlDsaPublic, load_public
+from latticeward.crypto.certificate_path import load_certificate
+from latticeward.crypto.encipherment import EnciphermentKey, MlKemPublic
+from latticeward.crypto.encipherment_certificate import encipherment_usage
+
+PublicKey = MlDsaPublic | MlKemPublic
 
 ROOT_LIFETIME: Final = timedelta(days=3652)
 ISSUING_LIFETIME: Final = timedelta(days=1096)
@@ -47,10 +51,11 @@ def make_root(key: CertificateSigningKey, *, name: str, now: datetime) -> bytes:
         DER.
     """
     subject = common_name_of(name)
-    builder = _builder(subject, subject, key.public_raw, key.algorithm, now, ROOT_LIFETIME)
+    public = load_public(key.public_raw, key.algorithm)
+    builder = _builder(subject, subject, public, now, ROOT_LIFETIME)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
     builder = builder.add_extension(key_usage(authority=True), critical=True)
-    builder = _with_key_ids(builder, key.public_raw, key.algorithm, key)
+    builder = _with_key_ids(builder, public, key)
     return _finish(builder, key)
 
 
@@ -82,13 +87,14 @@ def make_issuing(
     name = f"Latticeward issuing authority of {federation}"
     subject = common_name_of(name if generation == 1 else f"{name}, {generation}")
     lifetime = min(ISSUING_LIFETIME, above.not_valid_after_utc - now)
-    builder = _builder(subject, above.subject, public_raw, algorithm, now, lifetime)
+    public = load_public(public_raw, algorithm)
+    builder = _builder(subject, above.subject, public, now, lifetime)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(key_usage(authority=True), critical=True)
     permitted = [x509.DNSName(federation_domain(federation))]
     builder = builder.add_extension(x509.NameConstraints(permitted, None), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-    builder = _with_key_ids(builder, public_raw, algorithm, root_key)
+    builder = _with_key_ids(builder, public, root_key)
     return _finish(builder, root_key)
 
 
@@ -109,12 +115,13 @@ def make_responder(
     subject = common_name_of("Latticeward status responder")
     issuer = load_certificate(issuing)
     lifetime = min(lifetime, issuer.not_valid_after_utc - now)
-    builder = _builder(subject, issuer.subject, public_raw, algorithm, now, lifetime)
+    public = load_public(public_raw, algorithm)
+    builder = _builder(subject, issuer.subject, public, now, lifetime)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(key_usage(authority=False), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING]), critical=True)
     builder = builder.add_extension(x509.OCSPNoCheck(), critical=False)
-    builder = _with_key_ids(builder, public_raw, algorithm, issuing_key)
+    builder = _with_key_ids(builder, public, issuing_key)
     return _finish(builder, issuing_key)
 
 
@@ -144,6 +151,50 @@ def issue_device(
     Returns:
         DER.
     """
+    public = load_public(public_raw, algorithm)
+    builder = _of_device(public, names, issuing, now, lifetime, public_url)
+    builder = builder.add_extension(key_usage(authority=False), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+    return _finish(_with_key_ids(builder, public, issuing_key), issuing_key)
+
+
+def issue_encipherment(
+    key: EnciphermentKey,
+    *,
+    names: DeviceNames,
+    issuing: bytes,
+    issuing_key: CertificateSigningKey,
+    now: datetime,
+    lifetime: timedelta,
+    public_url: str = "",
+) -> bytes:
+    """Bind a device's encipherment key to its names, so that standard tools can encrypt to the device (RFC 9935).
+
+    Of the key usages it has ``keyEncipherment`` alone, as RFC 9935 asks, and no extended one: it proves nobody's
+    identity, and no door of this server takes it.
+
+    Args:
+        key: proven by the device.
+        names, issuing, issuing_key, now, public_url: as of ``issue_device``.
+        lifetime: from ``now``; never beyond the issuing authority's own end.
+
+    Returns:
+        DER.
+    """
+    builder = _of_device(key.native, names, issuing, now, lifetime, public_url)
+    builder = builder.add_extension(encipherment_usage(), critical=True)
+    return _finish(_with_key_ids(builder, key.native, issuing_key), issuing_key)
+
+
+def list_name(issuing: bytes) -> str:
+    """Under which name an issuing authority's revocation list is served: 16 hexadecimal digits of its fingerprint."""
+    return fingerprint(issuing).hex()[:16]
+
+
+def _of_device(
+    public: PublicKey, names: DeviceNames, issuing: bytes, now: datetime, lifetime: timedelta, public_url: str
+) -> x509.CertificateBuilder:
+    """What every certificate of a device says: whose it is, that it signs none, and where its status is told."""
     authority = load_certificate(issuing)
     lifetime = min(lifetime, authority.not_valid_after_utc - now)
     subject = x509.Name(
@@ -153,38 +204,25 @@ def issue_device(
             x509.NameAttribute(NameOID.COMMON_NAME, names.device_id),
         ]
     )
-    builder = _builder(subject, authority.subject, public_raw, algorithm, now, lifetime)
+    builder = _builder(subject, authority.subject, public, now, lifetime)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(key_usage(authority=False), critical=True)
-    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
     alternative = x509.SubjectAlternativeName([x509.DNSName(names.dns_name), x509.UniformResourceIdentifier(names.uri)])
     builder = builder.add_extension(alternative, critical=False)
     if public_url:
         place = REVOCATION_LIST_PATH.format(issuer=list_name(issuing))
         builder = builder.add_extension(_list_place(public_url + place), critical=False)
         builder = builder.add_extension(_status_place(public_url + STATUS_PATH), critical=False)
-    builder = _with_key_ids(builder, public_raw, algorithm, issuing_key)
-    return _finish(builder, issuing_key)
-
-
-def list_name(issuing: bytes) -> str:
-    """Under which name an issuing authority's revocation list is served: 16 hexadecimal digits of its fingerprint."""
-    return fingerprint(issuing).hex()[:16]
+    return builder
 
 
 def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    public_raw: bytes,
-    algorithm: str,
-    now: datetime,
-    lifetime: timedelta,
+    subject: x509.Name, issuer: x509.Name, public: PublicKey, now: datetime, lifetime: timedelta
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(load_public(public_raw, algorithm))
+        .public_key(public)
         # 159 random bits: positive, at most 20 octets (RFC 5280), and nobody can predict what will be signed.
         .serial_number(secrets.randbits(158) | 1 << 158)
         .not_valid_before(now - BACKDATE)
@@ -193,9 +231,9 @@ def _builder(
 
 
 def _with_key_ids(
-    builder: x509.CertificateBuilder, subject_raw: bytes, algorithm: str, issuer_key: CertificateSigningKey
+    builder: x509.CertificateBuilder, subject: PublicKey, issuer_key: CertificateSigningKey
 ) -> x509.CertificateBuilder:
-    subject_id = x509.SubjectKeyIdentifier.from_public_key(load_public(subject_raw, algorithm))
+    subject_id = x509.SubjectKeyIdentifier.from_public_key(subject)
     issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.private.public_key())
     return builder.add_extension(subject_id, critical=False).add_extension(issuer_id, critical=False)
 

@@ -90,6 +90,14 @@ KEM_PARAMETERS: Final[Mapping[str, KemParameters]] = MappingProxyType(
     }
 )
 
+# How many bytes at the beginning of a public key are its ML-KEM key.
+_LATTICE_BYTES: Final[Mapping[KemAlgorithm, int]] = {
+    KemAlgorithm.MLKEM768_X25519: 1184,
+    KemAlgorithm.MLKEM1024_P384: 1568,
+    KemAlgorithm.MLKEM768: 1184,
+    KemAlgorithm.X25519: 0,
+}
+
 
 def kem_parameters(algorithm: str) -> KemParameters:
     """The row of a KEM that may be used here and now.
@@ -161,6 +169,11 @@ class EncapsulationKey:
     def native(self) -> NativePublic:
         """The library's own object, for ``hpke.py``."""
         return self._native
+
+    @property
+    def lattice_raw(self) -> bytes:
+        """Its ML-KEM public key, which no other key may have; empty for a KEM without one."""
+        return self._raw[: _LATTICE_BYTES[KEM_PARAMETERS[self._algorithm].outer or self._algorithm]]
 
     @property
     def inner_raw(self) -> bytes:

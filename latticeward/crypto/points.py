@@ -7,9 +7,11 @@ not what it was sold as. The library refuses the first at use; here all are refu
 
 from typing import Final
 
-from latticeward.errors import KeyUsageError
+from latticeward.errors import KeyUsageError, MalformedMessageError
 
 _P: Final = 2**255 - 19
+_Q: Final = 3329  # of ML-KEM
+_SEED_BYTES: Final = 32  # rho, which ends an ML-KEM public key
 _MASK: Final = 2**255 - 1
 
 # All encodings of x-coordinates of small order on Curve25519 and its twist, top bit cleared (the curve ignores it).
@@ -65,3 +67,18 @@ def require_sound_lattice(raw: bytes) -> None:
     """
     if not any(raw):
         raise KeyUsageError("a lattice public key of zeros only")
+
+
+def require_reduced(raw: bytes) -> None:
+    """Refuse an ML-KEM public key with a coefficient of 3329 or more: the modulus check of FIPS 203, section 7.2.
+
+    Args:
+        raw: coefficients of 12 bits, two in three bytes, then 32 bytes of seed.
+
+    Raises:
+        MalformedMessageError
+    """
+    for place in range(0, len(raw) - _SEED_BYTES, 3):
+        pair = int.from_bytes(raw[place : place + 3], "little")
+        if pair & 0xFFF >= _Q or pair >> 12 >= _Q:
+            raise MalformedMessageError("an ML-KEM public key with a coefficient that is not reduced modulo 3329")
