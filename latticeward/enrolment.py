@@ -223,7 +223,7 @@ def verify_answer(raw: bytes, mac: bytes, *, transcript: bytes, mac_key: bytes, 
     negotiate(own.suites, (answer.suite,), own.floor)
 
     # 3
-    refuse_expired(answer, now)
+    refuse_expired(answer.expires_at, now)
     return VerifiedAnswer(transcript=transcript, raw=raw, answer=answer)
 
 
@@ -266,7 +266,7 @@ def verify_finish(
     """
     read_transcript = EnrolmentTranscript.from_bytes(transcript)
     read_answer = EnrolmentAnswer.from_bytes(answer)
-    refuse_expired(read_answer, now)
+    refuse_expired(read_answer.expires_at, now)
     digest = transcript_digest(transcript, answer)
     keys = read_transcript.keys
     failed = not hmac.compare_digest(_challenge_mac(challenge, digest), proofs.challenge_mac)
@@ -290,11 +290,11 @@ def transcript_digest(transcript: bytes, answer: bytes) -> bytes:
     return canonical.digest("latticeward/enrolment/v1", transcript, answer)
 
 
-def refuse_expired(answer: EnrolmentAnswer, now: datetime) -> None:
-    """Raises ClockSkewError if the challenge of an answer has expired; the text says by how much."""
-    late = to_unix_milliseconds(now) - answer.expires_at
+def refuse_expired(expires_at: int, now: datetime) -> None:
+    """Raises ClockSkewError if a challenge has expired (unix milliseconds); the text says by how much."""
+    late = to_unix_milliseconds(now) - expires_at
     if late >= 0:
-        raise ClockSkewError(f"the enrolment's challenge expired {late / 1000:.0f} s ago")
+        raise ClockSkewError(f"the challenge expired {late / 1000:.0f} s ago")
 
 
 # --- parts -------------------------------------------------------------------------------------------------------

@@ -182,7 +182,7 @@ def read_renewal_answer(raw: bytes, *, transcript: bytes, now: datetime) -> Veri
     # 2
     negotiate(own.suites, (answer.suite,), own.floor)
     # 3
-    refuse_expired(answer, now)
+    refuse_expired(answer.expires_at, now)
     return VerifiedAnswer(transcript=transcript, raw=raw, answer=answer)
 
 

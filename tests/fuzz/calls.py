@@ -31,6 +31,7 @@ from latticeward.crypto.keys import (
 )
 from latticeward.crypto.revocation import verify_revocation_list
 from latticeward.crypto.signing import Purpose, parse_signed_message, verify, verify_message
+from latticeward.encipherment import EnciphermentAnswer, EnciphermentRequest
 from latticeward.enrolment_messages import EnrolmentAnswer, EnrolmentTranscript
 from latticeward.ledger.checkpoint import parse_checkpoint, verify_checkpoint
 from latticeward.messages import Assignment, ModelManifest, RoundRecord, SubmissionReceipt
@@ -146,6 +147,11 @@ def claim(data: bytes) -> None:
 
 def enrolment(data: bytes) -> None:
     kind = EnrolmentAnswer if b"enrolment-answer" in data else EnrolmentTranscript
+    _read_again(kind.from_bytes(data))
+
+
+def encipherment(data: bytes) -> None:
+    kind = EnciphermentAnswer if b"encipherment-answer" in data else EnciphermentRequest
     _read_again(kind.from_bytes(data))
 
 

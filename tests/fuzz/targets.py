@@ -14,8 +14,10 @@ from cryptography.hazmat.primitives import hashes
 from latticeward import canonical, errors
 from latticeward.claim_code import format_code, format_uri
 from latticeward.crypto.certificate import make_csr, verify_csr
+from latticeward.crypto.encipherment import ENCIPHERMENT_ALGORITHMS, DeciphermentKey
 from latticeward.crypto.revocation import parse_status_question
 from latticeward.crypto.signing import Purpose, sign, sign_message
+from latticeward.encipherment import EnciphermentAnswer, EnciphermentRequest
 from latticeward.enrolment_messages import EnrolmentAnswer, Meeting
 from latticeward.ledger.checkpoint import sign_checkpoint
 from latticeward.record_file import RecordFile
@@ -89,6 +91,30 @@ def _enrolment_messages() -> list[bytes]:
         expires_at=objects.TIME,
     )
     return [first.to_bytes(), canonical.encode(second), answer.to_bytes()]
+
+
+def _encipherment_messages() -> list[bytes]:
+    meeting = Meeting(federation_id=objects.ROUND_ID, authority=AUTHORITY, anchor=b"a" * 32)
+    keys = [DeciphermentKey.from_seed(bytes(range(64)), name) for name in ENCIPHERMENT_ALGORITHMS]
+    requests = [
+        EnciphermentRequest(
+            meeting=meeting,
+            device_id=objects.DEVICE_ID,
+            epoch=1,
+            statement_digest=b"s" * 32,
+            device_nonce=b"n" * 32,
+            key=key.encipherment_key,
+        ).to_bytes()
+        for key in keys
+    ]
+    answer = EnciphermentAnswer(
+        encipherment_id=objects.ROUND_ID,
+        device_id=objects.DEVICE_ID,
+        server_nonce=b"n" * 32,
+        ciphertext=b"c" * 1088,
+        expires_at=objects.TIME,
+    )
+    return [*requests, answer.to_bytes()]
 
 
 def _plans() -> list[bytes]:
@@ -257,6 +283,14 @@ TARGETS: Final[Mapping[str, Target]] = {
             refusals=_KEYS,
             seeds=_enrolment_messages,
             limit_bytes=6_000,
+            mutate=mutation.cbor,
+        ),
+        Target(
+            name="encipherment",
+            call=calls.encipherment,
+            refusals=_KEYS,
+            seeds=_encipherment_messages,
+            limit_bytes=3_000,
             mutate=mutation.cbor,
         ),
         Target(

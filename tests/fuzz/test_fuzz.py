@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNS = int(os.environ.get("LATTICEWARD_FUZZ_RUNS", "1000000"))
 NAMES = (
     "cbor", "header", "envelope", "opening", "signed-message", "signature", "public-key", "csr", "chain",
-    "revocation-list", "status-question", "claim-code", "enrolment", "round-message", "plan", "contribution",
-    "checkpoint", "request", "trust-bundle", "record-file", "trust-statement", "statement",
+    "revocation-list", "status-question", "claim-code", "enrolment", "encipherment", "round-message", "plan",
+    "contribution", "checkpoint", "request", "trust-bundle", "record-file", "trust-statement", "statement",
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(
