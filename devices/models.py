@@ -6,10 +6,12 @@ from django.db import models
 
 from latticeward.lifecycle import (
     DEVICE,
+    ENCIPHERMENT,
     RENEWAL,
     ROTATING_DEVICE,
     ROTATION,
     SUITE,
+    EnciphermentState,
     RenewalState,
     RotatingDeviceState,
 )
@@ -187,6 +189,36 @@ class Renewal(models.Model):
                 fields=["device", "parent_epoch"],
                 condition=models.Q(state__in=[RenewalState.BEGUN, RenewalState.PROVEN, RenewalState.ISSUED]),
                 name="one_living_renewal_a_parent",
+            )
+        ]
+        indexes = [models.Index(fields=["state", "proven_at"])]
+
+
+class Encipherment(models.Model):
+    """One device's request for an encipherment certificate: the request, our answer, the challenge until it is met."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    device = models.ForeignKey(Device, on_delete=models.PROTECT, related_name="encipherments")
+    state = models.TextField(default=ENCIPHERMENT.initial)
+    epoch = models.PositiveIntegerField(help_text="of the device's keys that asked")
+    request = models.BinaryField()
+    request_digest = models.CharField(max_length=64)
+    key_id = models.CharField(max_length=64, help_text="hex, of the key that the certificate is for")
+    answer = models.BinaryField()
+    wrapped_challenge = models.BinaryField(null=True, help_text="erased when it is met or expired")
+    proof_digest = models.CharField(max_length=64, default="", help_text="of the proof that finished it")
+    code = models.TextField(default="", help_text="why it ended without a certificate")
+    begun_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    proven_at = models.DateTimeField(null=True)
+    issued_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["device"],
+                condition=models.Q(state__in=[EnciphermentState.BEGUN, EnciphermentState.PROVEN]),
+                name="one_living_encipherment_a_device",
             )
         ]
         indexes = [models.Index(fields=["state", "proven_at"])]

@@ -152,10 +152,15 @@ def order_for(device: Device, *, epoch: int) -> IssueOrder:
     """What the authority binds a device's keys to: names of the claim record, lifetime of the class."""
     return IssueOrder(
         subject_id=str(device.id),
-        names=DeviceNames(federation=device.site.federation.slug, site=device.site.slug, device_id=str(device.id)),
+        names=names_of(device),
         epoch=epoch,
         lifetime=timedelta(days=device.device_class.certificate_days),
     )
+
+
+def names_of(device: Device) -> DeviceNames:
+    """What certificates say about a device; its site and federation must be there."""
+    return DeviceNames(federation=device.site.federation.slug, site=device.site.slug, device_id=str(device.id))
 
 
 def suspend_device(*, device_id: UUID, actor: str, why: str = "") -> Device:

@@ -5,10 +5,10 @@ from typing import Final
 from celery import shared_task
 from django.core.cache import cache
 
-from devices import nonces, renewal, renewal_issuing, rotation, services, suites
-from devices.models import Device, Federation, Renewal
+from devices import encipherment, encipherment_issuing, nonces, renewal, renewal_issuing, rotation, services, suites
+from devices.models import Device, Encipherment, Federation, Renewal
 from keys.tasks import keep_authority_current, publish_revocations
-from latticeward.lifecycle import DeviceState, RenewalState
+from latticeward.lifecycle import DeviceState, EnciphermentState, RenewalState
 
 # A message that nobody took up in this time is taken for lost.
 _ASKED_SECONDS: Final = 2
@@ -41,6 +41,14 @@ def issue_renewals() -> None:
     rotation.advance_rotations()
 
 
+@shared_task(acks_late=True)
+def issue_encipherments() -> None:
+    """Make the certificates of all proven encipherment keys, and the lists that name the ones they supersede."""
+    while encipherment_issuing.issue_encipherments() == encipherment_issuing.BATCH:
+        pass
+    publish_revocations.delay()
+
+
 @shared_task
 def advance_rotations() -> None:
     """Ask the first devices of a new rotation, and the next ones of those that run."""
@@ -53,6 +61,7 @@ def sweep() -> None:
     services.expire_enrolments()
     renewal.forget_challenges()
     nonces.forget_ended()
+    encipherment.forget_challenges()
     suites.retire_due()
     for federation in Federation.objects.all():
         rotation.ask_due(federation)
@@ -63,3 +72,5 @@ def sweep() -> None:
         ask_to_issue()
     if Renewal.objects.filter(state=RenewalState.PROVEN).exists():
         issue_renewals.delay()
+    if Encipherment.objects.filter(state=EnciphermentState.PROVEN).exists():
+        issue_encipherments.delay()

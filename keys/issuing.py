@@ -22,12 +22,13 @@ from controlplane.prepared import insert_rows
 from controlplane.transitions import apply_transitions
 from keys.models import Authority, Certificate, Key, Owner, Statement, StatementKind
 from keys.selectors import public_keys_of
-from keys.services import DEVICE_ROLES, open_secret, require_certifiable, signing_key
+from keys.services import open_secret, require_certifiable, signing_key
 from keys.usage import count_use
 from latticeward.crypto.certificate import DeviceNames, fingerprint, serial_of
 from latticeward.crypto.certificate_keys import CertificateSigningKey
 from latticeward.crypto.issuing import DEVICE_LIFETIME, issue_device
 from latticeward.crypto.signing import Purpose
+from latticeward.device_keys import DEVICE_ROLES
 from latticeward.errors import StateError
 from latticeward.instants import to_unix_milliseconds
 from latticeward.lifecycle import KEY, KeyState
@@ -110,7 +111,10 @@ def _keys_of(orders: Sequence[IssueOrder]) -> tuple[dict[str, dict[str, Key]], l
     """The waiting keys of each order by role, and the active ones that they replace."""
     epochs = {order.subject_id: order.epoch for order in orders}
     rows = Key.objects.filter(
-        owner=Owner.DEVICE, subject_id__in=epochs, state__in=(KeyState.PRE_ACTIVE, KeyState.ACTIVE)
+        owner=Owner.DEVICE,
+        subject_id__in=epochs,
+        purpose__in=DEVICE_ROLES,
+        state__in=(KeyState.PRE_ACTIVE, KeyState.ACTIVE),
     )
     waiting: dict[str, dict[str, Key]] = {subject: {} for subject in epochs}
     replaced = []

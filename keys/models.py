@@ -4,6 +4,7 @@ Subjects are opaque ids: this app does not know devices, so that binding, rotati
 device and for the server's own keys. Secrets stand here wrapped by the vault only, never in the clear.
 """
 
+import hashlib
 import uuid
 
 from django.db import models
@@ -17,6 +18,11 @@ class Owner(models.TextChoices):
 
     AUTHORITY = "authority"
     DEVICE = "device"
+
+
+def lattice_digest(raw: bytes) -> str | None:
+    """What stands in ``Key.lattice_digest`` for an ML-KEM public key; None for no key at all."""
+    return hashlib.sha256(raw).hexdigest() if raw else None
 
 
 class Authority(models.Model):
@@ -40,10 +46,17 @@ class Key(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.TextField(choices=Owner.choices)
     subject_id = models.TextField(help_text="id of the device, or of the federation for the authority's own")
-    purpose = models.TextField(help_text="a role of the vault's table, or of a device's four keys")
+    purpose = models.TextField(help_text="a role of the vault's table or of a device's four keys, or encipherment")
     algorithm = models.TextField()
     key_id = models.CharField(max_length=64, unique=True, help_text="hex SHA-256 of algorithm id and raw public key")
     public_key = models.BinaryField()
+    lattice_digest = models.CharField(
+        max_length=64,
+        unique=True,
+        null=True,
+        blank=True,
+        help_text="hex SHA-256 of the ML-KEM key in it: no two keys share one",
+    )
     wrapped_secret = models.BinaryField(null=True)
     epoch = models.PositiveIntegerField(default=1)
     state = models.TextField(default=KEY.initial)

@@ -22,7 +22,7 @@ from latticeward.crypto.keys import (
 )
 from latticeward.crypto.revocation import HOLD, RevokedCertificate, StatusQuestion, require_about
 from latticeward.crypto.signing import Purpose, parse_signed_message
-from latticeward.device_keys import DevicePublicKeys
+from latticeward.device_keys import DEVICE_ROLES, DevicePublicKeys
 from latticeward.errors import CustodyError, NotFoundError
 from latticeward.lifecycle import KeyState
 from latticeward.statements import KeyStanding, KeyStatement
@@ -117,8 +117,8 @@ def trust_document() -> bytes:
 
 
 def device_keys(subject_id: str, *, epoch: int) -> dict[str, Key]:
-    """The registered keys of one epoch of a device, by role, whatever their state."""
-    rows = Key.objects.filter(owner=Owner.DEVICE, subject_id=subject_id, epoch=epoch)
+    """The registered keys of one epoch of a device, by role, whatever their state; not its encipherment keys."""
+    rows = Key.objects.filter(owner=Owner.DEVICE, subject_id=subject_id, epoch=epoch, purpose__in=DEVICE_ROLES)
     return {row.purpose: row for row in rows}
 
 

@@ -13,27 +13,34 @@ from threading import Lock
 from typing import Any, Final
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from controlplane.audit.services import record
 from controlplane.prepared import PreparedSelect, insert_rows
 from controlplane.transitions import apply_transition
 from keys import vault
-from keys.models import Authority, Key, Owner, Reason, Revocation
+from keys.models import Authority, Key, Owner, Reason, Revocation, lattice_digest
 from keys.usage import count_use
 from latticeward.crypto.certificate import PROFILES
 from latticeward.crypto.certificate_keys import CertificateSigningKey
 from latticeward.crypto.keys import CompositeSigningKey
 from latticeward.crypto.signing import Purpose, sign_message
-from latticeward.device_keys import DevicePublicKeys
+from latticeward.device_keys import DEVICE_ROLES, DevicePublicKeys
 from latticeward.errors import CustodyError, KeyUsageError, UnsupportedSuiteError
 from latticeward.lifecycle import KEY, KeyState
 
 logger = logging.getLogger(__name__)
 
-DEVICE_ROLES: Final = ("authentication", "classical", "signing", "encapsulation")
 # A server key that was superseded or revoked is used no longer than this by a process that had loaded it.
 _LOADED_SECONDS: Final = 15.0
+
+
+_OVERWRITE: Final[dict[str, Any]] = {
+    "update_conflicts": True,
+    "unique_fields": ["key"],
+    "update_fields": ["reason", "actor", "revoked_at", "invalid_from"],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,10 @@ class _Loaded:
     loaded_at: float
 
 
-_REGISTERED: Final = PreparedSelect(lambda *ids: Key.objects.filter(key_id__in=ids).values_list("id"), *[str] * 4)
+# By four key ids, and by the ML-KEM key inside one: it may be known alone, or as half of another.
+_REGISTERED: Final = PreparedSelect(
+    lambda *ids: Key.objects.filter(Q(key_id__in=ids[:4]) | Q(lattice_digest=ids[4])).values_list("id"), *[str] * 5
+)
 _PROFILE: Final = PreparedSelect(lambda: Authority.objects.values_list("profile"))
 
 _loaded: dict[str, _Loaded] = {}
@@ -155,6 +165,7 @@ def register_device_keys(*, subject_id: str, keys: DevicePublicKeys, epoch: int,
             algorithm=wire[role]["algorithm"],
             key_id=ids[role].hex(),
             public_key=wire[role]["public_key"],
+            lattice_digest=lattice_digest(keys.encapsulation.lattice_raw) if role == "encapsulation" else None,
             epoch=epoch,
             created_at=now,
         )
@@ -181,7 +192,7 @@ def refuse_registered(keys: DevicePublicKeys) -> None:
         KeyUsageError: at least one is registered.
     """
     ids = [key.key_id.hex() for key in (keys.authentication, keys.classical, keys.signing, keys.encapsulation)]
-    if _REGISTERED(*ids):
+    if _REGISTERED(*ids, lattice_digest(keys.encapsulation.lattice_raw) or ""):
         raise KeyUsageError("a key is registered already, to this or another device")
 
 
@@ -220,8 +231,8 @@ def reinstate_keys(*, subject_id: str, actor: str, feed: str) -> None:
 
 
 def retire_waiting_keys(*, subject_id: str, actor: str, feed: str) -> None:
-    """Retire keys that never came into use; they stay registered, so nobody can bring them again."""
-    waiting = Key.objects.filter(subject_id=subject_id, state=KeyState.PRE_ACTIVE)
+    """Retire a set of keys that never came into use; they stay registered, so nobody can bring them again."""
+    waiting = Key.objects.filter(subject_id=subject_id, state=KeyState.PRE_ACTIVE, purpose__in=DEVICE_ROLES)
     _move(waiting, "retire", actor=actor, feed=feed)
 
 
@@ -260,7 +271,8 @@ def revoke_keys(
                 )
                 for row in rows
             ],
-            ignore_conflicts=True,
+            # What was merely superseded may prove to be compromised; that reason is then the one that counts.
+            **(_OVERWRITE if compromised else {"ignore_conflicts": True}),
         )
 
 

@@ -7,7 +7,7 @@ appear in another, because a composite signature is only as strong as the promis
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from latticeward.canonical import Fields
 from latticeward.crypto.authentication import ED25519
@@ -23,6 +23,9 @@ from latticeward.crypto.keys import (
 )
 from latticeward.crypto.suites import DEFAULT_SUITE, get_suite
 from latticeward.errors import KeyUsageError, UnsupportedSuiteError
+
+# A device may have further keys, of other purposes; these four are one set, of one epoch.
+DEVICE_ROLES: Final = ("authentication", "classical", "signing", "encapsulation")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

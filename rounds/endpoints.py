@@ -11,9 +11,10 @@ from django.conf import settings
 
 from controlplane.audit.selectors import inclusion_proof_of
 from controlplane.live import Event, hub
-from devices import renewal
+from devices import encipherment, renewal
 from devices import tasks as device_tasks
 from devices.authentication import Admit
+from devices.encipherment_issuing import collect_encipherment
 from devices.services import collect, collect_renewal
 from keys.selectors import epoch_of
 from latticeward import canonical
@@ -106,6 +107,37 @@ async def renewal_certificate(call: Call) -> Reply:
     return await _long_poll(
         call,
         lambda: collect_renewal(renewal_id=UUID(call.id), device=call.device),
+        is_news=lambda answer: answer["state"] not in ("begun", "proven"),
+        wakes=lambda event: event["subject"]["id"] == call.id,
+        waiting_status=202,
+    )
+
+
+async def begin_encipherment(call: Call) -> Reply:
+    """The first message of a device that wants a certificate which standard tools encrypt to."""
+    body = await small_json(call)
+    epoch = await in_thread(epoch_of, call.request.key_id)
+    begun = await in_thread(
+        encipherment.begin_encipherment, device=call.device, epoch=epoch, request=_binary(body, "request")
+    )
+    return Reply.json({"encipherment": str(begun.encipherment_id), "answer": encode_base64url(begun.answer)}, 201)
+
+
+async def finish_encipherment(call: Call) -> Reply:
+    """The proof of its key."""
+    body = await small_json(call)
+    finished = await in_thread(
+        encipherment.finish_encipherment, device=call.device, encipherment_id=UUID(call.id), mac=_binary(body, "mac")
+    )
+    await in_thread(device_tasks.issue_encipherments.delay)
+    return Reply.json({"encipherment": str(finished.id), "state": finished.state}, 202)
+
+
+async def encipherment_certificate(call: Call) -> Reply:
+    """The certificate, once the authority has made it."""
+    return await _long_poll(
+        call,
+        lambda: collect_encipherment(encipherment_id=UUID(call.id), device=call.device),
         is_news=lambda answer: answer["state"] not in ("begun", "proven"),
         wakes=lambda event: event["subject"]["id"] == call.id,
         waiting_status=202,
@@ -248,6 +280,9 @@ ROUTES: Final[list[Entry]] = [
     path("POST", "/api/v1/renewals", begin_renewal, admit=Admit.RENEWING),
     path("POST", "/api/v1/renewals/<id>/finish", finish_renewal),
     path("GET", "/api/v1/renewals/<id>/certificate", renewal_certificate, admit=Admit.COLLECTING),
+    path("POST", "/api/v1/encipherments", begin_encipherment),
+    path("POST", "/api/v1/encipherments/<id>/finish", finish_encipherment),
+    path("GET", "/api/v1/encipherments/<id>/certificate", encipherment_certificate),
     path("GET", "/api/v1/rounds/<id>/assignment", assignment),
     path("POST", "/api/v1/rounds/<id>/join", join),
     path("POST", "/api/v1/rounds/<id>/submissions", submit),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from controlplane.schema import SIGNATURES, operation_id, problems, tag_of
-from latticeward.lifecycle import DeviceState, ParticipantState, RoundState
+from latticeward.lifecycle import DeviceState, EnciphermentState, ParticipantState, RoundState
 from rounds.endpoints import ROUTES
 
 Schema = Mapping[str, Any]
@@ -106,6 +106,15 @@ _RENEWED: Final[Schema] = {
     **_CERTIFICATE,
     "properties": {**_CERTIFICATE["properties"], "state": {**_TEXT, "description": "of the renewal"}},
 }
+_ENCIPHERMENT: Final[Schema] = {
+    "type": "object",
+    "required": ["state"],
+    "properties": {
+        "state": {"enum": sorted(EnciphermentState)},
+        "certificate_chain": _list({**_TEXT, "description": "DER, base64; leaf first"}),
+        "code": {**_TEXT, "description": "why it ended without a certificate"},
+    },
+}
 _ALIAS: Final = _object(
     alias=_TEXT, job=_TEXT, model=_UUID, number=_NUMBER, weights_digest=_DIGEST, moved_at=_maybe(_INSTANT)
 )
@@ -159,6 +168,21 @@ DESCRIBED: Final[Mapping[tuple[str, str], Row]] = {
     ("GET", "/api/v1/renewals/{id}/certificate"): Row(
         words="The renewed certificate and key statement, once the authority has made them",
         answers={200: (JSON, _RENEWED, "Made."), 202: (JSON, _RENEWED, "Not made yet.")},
+        parameters=(_WAIT,),
+    ),
+    ("POST", "/api/v1/encipherments"): Row(
+        words="Ask for a certificate that standard tools encrypt to; the same request gets the stored answer",
+        body=(JSON, _object(request=_BASE64URL)),
+        answers={201: (JSON, _object(encipherment=_UUID, answer=_BASE64URL), "The answer to the request.")},
+    ),
+    ("POST", "/api/v1/encipherments/{id}/finish"): Row(
+        words="Prove the key that the certificate is to be for",
+        body=(JSON, _object(mac=_BASE64URL)),
+        answers={202: (JSON, _object(encipherment=_UUID, state=_TEXT), "Proven; the certificate is in the making.")},
+    ),
+    ("GET", "/api/v1/encipherments/{id}/certificate"): Row(
+        words="The encipherment certificate, once the authority has made it",
+        answers={200: (JSON, _ENCIPHERMENT, "Settled."), 202: (JSON, _ENCIPHERMENT, "Not made yet.")},
         parameters=(_WAIT,),
     ),
     ("GET", "/api/v1/rounds/{id}/assignment"): Row(

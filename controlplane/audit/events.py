@@ -82,6 +82,10 @@ EVENTS: Final[dict[str, str]] = {
     "renewal.issued": "A device received the certificate of its new keys",
     "renewal.lapsed": "A renewal ended without new keys",
     "renewal.conflicted": "Two renewals came from one key: the device was suspended",
+    "encipherment.begun": "A device asked for a certificate that standard tools encrypt to",
+    "encipherment.proven": "A device proved the key of its encipherment certificate",
+    "encipherment.issued": "A device received an encipherment certificate",
+    "encipherment.lapsed": "A request for an encipherment certificate ended without one",
     # keys
     "authority.initialised": "The authority's keys were made",
     "authority.reissued": "A new issuing authority was signed; the old one stands beside it for a while",

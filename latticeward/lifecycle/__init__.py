@@ -1,4 +1,4 @@
-"""The table of state machines: training, round, participant, device, renewal, rotation, suite, key, model registry.
+"""The table of state machines: training, round, participant, device, renewal, encipherment, rotation, suite, key, model registry.
 
 Theory of operation. A state column is never assigned; it is moved by an *event*. Each machine is a tuple of rows
 (source, event, target, audit event); ``next_state`` is the only reader of the rows, and on the server
@@ -14,10 +14,12 @@ from typing import Final
 
 from latticeward.lifecycle.devices import (
     DEVICE,
+    ENCIPHERMENT,
     RENEWAL,
     ROTATING_DEVICE,
     ROTATION,
     DeviceState,
+    EnciphermentState,
     RenewalState,
     RotatingDeviceState,
     RotationState,
@@ -30,6 +32,7 @@ from latticeward.lifecycle.rounds import PARTICIPANT, ROUND, TRAINING, Participa
 __all__ = [
     "ALIAS_MOVE",
     "DEVICE",
+    "ENCIPHERMENT",
     "KEY",
     "MACHINES",
     "MODEL",
@@ -43,6 +46,7 @@ __all__ = [
     "TRAINING",
     "AliasMoveState",
     "DeviceState",
+    "EnciphermentState",
     "KeyState",
     "Machine",
     "ModelExportState",
@@ -64,6 +68,7 @@ MACHINES: Final = (
     PARTICIPANT,
     DEVICE,
     RENEWAL,
+    ENCIPHERMENT,
     ROTATION,
     ROTATING_DEVICE,
     SUITE,

@@ -27,6 +27,15 @@ class RenewalState(StrEnum):
     CONFLICTED = "conflicted"
 
 
+class EnciphermentState(StrEnum):
+    """One device's request for an encipherment certificate."""
+
+    BEGUN = "begun"
+    PROVEN = "proven"
+    ISSUED = "issued"
+    LAPSED = "lapsed"
+
+
 class RotationState(StrEnum):
     """A job that has many devices renew their keys before their time."""
 
@@ -45,7 +54,7 @@ class RotatingDeviceState(StrEnum):
     LEFT = "left"
 
 
-_D, _N, _J, _W = DeviceState, RenewalState, RotationState, RotatingDeviceState
+_D, _N, _C, _J, _W = DeviceState, RenewalState, EnciphermentState, RotationState, RotatingDeviceState
 
 DEVICE: Final = Machine(
     "device",
@@ -84,6 +93,23 @@ RENEWAL: Final = Machine(
             _N.CONFLICTED,
             "renewal.conflicted",
             "server: a second renewal from the same key",
+        ),
+    ),
+)
+
+ENCIPHERMENT: Final = Machine(
+    "encipherment",
+    EnciphermentState,
+    _C.BEGUN,
+    (
+        *rows((_C.BEGUN,), "prove", _C.PROVEN, "encipherment.proven", "device, finish_encipherment"),
+        *rows((_C.PROVEN,), "issue", _C.ISSUED, "encipherment.issued", "authority worker: certificate made"),
+        *rows(
+            (_C.BEGUN, _C.PROVEN),
+            "lapse",
+            _C.LAPSED,
+            "encipherment.lapsed",
+            "server: another request came, or the device may not have this key (any more)",
         ),
     ),
 )

@@ -19,6 +19,7 @@ from latticeward.agent.floor import Floor
 from latticeward.crypto.envelope_header import EnvelopeHeader
 from latticeward.crypto.signing import Purpose
 from latticeward.crypto.suites import SUITES
+from latticeward.encipherment import EnciphermentAnswer
 from latticeward.enrolment_messages import EnrolmentAnswer
 from latticeward.plan import RoundPlan
 from latticeward.statements import KeyStatement
@@ -158,6 +159,7 @@ MESSAGES = (
     RoundPlan,
     EnvelopeHeader,
     EnrolmentAnswer,
+    EnciphermentAnswer,
     KeyStatement,
     TrustStatement,
 )

@@ -1,4 +1,4 @@
-"""The rules of RFC 5280, 6960, 5019 and 9881 for everything that the authority signs, field by field."""
+"""The rules of RFC 5280, 6960, 5019, 9881 and 9935 for everything that the authority signs, field by field."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,11 +16,16 @@ from devices.models import Site
 from keys import renewal
 from keys.models import Certificate, Reason, RevocationList
 from keys.publication import LIST_LIFETIME, ROOT_LIST_LIFETIME, keep_published
-from latticeward.crypto.certificate_keys import ALGORITHMS
+from latticeward.crypto.certificate import DeviceNames
+from latticeward.crypto.certificate_keys import ALGORITHMS, CertificateSigningKey
+from latticeward.crypto.encipherment import DeciphermentKey
+from latticeward.crypto.encipherment_certificate import encipherment_usage
+from latticeward.crypto.issuing import issue_encipherment
+from tests.devices.enciphering import certificate_of, enciphered
 from tests.devices.machine import enrolled
 from tests.keys.test_publication import ask, leaf_of, question
 
-PLACES = ("root", "issuing", "reissued", "responder", "device")
+PLACES = ("root", "issuing", "reissued", "responder", "device", "encipherment")
 
 
 @pytest.fixture
@@ -35,6 +40,7 @@ def made(site: Site) -> dict[str, x509.Certificate]:
         "reissued": Certificate.objects.get(key__purpose="issuing", key__state="active"),
         "responder": Certificate.objects.filter(key__purpose="responder").order_by("not_after_at")[0],
         "device": leaf_of(machine),
+        "encipherment": certificate_of(enciphered(machine)),
     }
     return {name: x509.load_der_x509_certificate(bytes(row.der)) for name, row in rows.items()}
 
@@ -69,7 +75,7 @@ def test_a_certificate_keeps_the_rules_of_every_certificate(made: dict[str, x509
     found.verify_directly_issued_by(above)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", [place for place in PLACES if place != "encipherment"])
 def test_algorithms_are_written_as_rfc_9881_asks(made: dict[str, x509.Certificate], place: str) -> None:
     found = made[place]
     names = {row.oid.dotted_string: row for row in ALGORITHMS.values()}
@@ -85,6 +91,56 @@ def test_algorithms_are_written_as_rfc_9881_asks(made: dict[str, x509.Certificat
     assert usage.critical
     for forbidden in ("key_encipherment", "data_encipherment", "key_agreement"):
         assert not getattr(usage.value, forbidden)
+
+
+@pytest.mark.parametrize(("name", "oid"), [("ml-kem-768", "02"), ("ml-kem-1024", "03")])
+def test_an_encipherment_key_is_written_as_rfc_9935_asks(
+    made: dict[str, x509.Certificate], name: str, oid: str
+) -> None:
+    issuer = made["reissued"]
+    key = DeciphermentKey.generate(name).encipherment_key
+    signer = CertificateSigningKey.generate("ml-dsa-65")
+    found = x509.load_der_x509_certificate(
+        issue_encipherment(
+            key,
+            names=DeviceNames(federation="heart", site="cleveland", device_id="d"),
+            issuing=issuer.public_bytes(serialization.Encoding.DER),
+            issuing_key=signer,
+            now=datetime.now(UTC),
+            lifetime=timedelta(days=1),
+        )
+    )
+    # Section 3: no parameters, so the AlgorithmIdentifier is a SEQUENCE of the OID alone.
+    # Section 4: the key is the raw bytes of FIPS 203, in a BIT STRING without unused bits.
+    algorithm = bytes.fromhex("300b06096086480165030404" + oid)
+    bits = b"\x03\x82" + (len(key.raw) + 1).to_bytes(2, "big") + b"\x00" + key.raw
+    assert algorithm + bits in found.public_bytes(serialization.Encoding.DER)
+
+
+def test_an_encipherment_certificate_is_for_encipherment_alone(made: dict[str, x509.Certificate]) -> None:
+    found = made["encipherment"]
+    # RFC 9935, section 5: if there is a key usage, it is keyEncipherment and nothing else.
+    usage = extension(found, x509.KeyUsage)
+    assert usage.critical and usage.value == encipherment_usage()
+    names = (
+        "digital_signature",
+        "content_commitment",
+        "data_encipherment",
+        "key_agreement",
+        "key_cert_sign",
+        "crl_sign",
+    )
+    assert usage.value.key_encipherment and not any(getattr(usage.value, name) for name in names)
+    basic = extension(found, x509.BasicConstraints)
+    assert basic.critical and not basic.value.ca
+    with pytest.raises(x509.ExtensionNotFound):
+        extension(found, x509.ExtendedKeyUsage)
+    # Signed with ML-DSA by the issuing authority, and named like the device's own certificate.
+    assert found.signature_algorithm_oid == made["reissued"].public_key_algorithm_oid
+    assert found.subject == made["device"].subject
+    same = (x509.SubjectAlternativeName, x509.AuthorityInformationAccess)
+    assert all(extension(found, kind) == extension(made["device"], kind) for kind in same)
+    assert len(list(extension(found, x509.CRLDistributionPoints).value)) == 1
 
 
 @pytest.mark.parametrize(("place", "path_length"), [("root", 1), ("issuing", 0), ("reissued", 0)])

@@ -6,7 +6,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from devices.models import Claim, Enrolment, Renewal
+from devices.models import Claim, Encipherment, Enrolment, Renewal
 from keys import rewrapping, vault
 from keys.models import Key
 from keys.rewrapping import WrappedColumn
@@ -28,6 +28,7 @@ COLUMNS: Final = (
     WrappedColumn(model=Claim, column="wrapped_key", purpose=lambda row: "claim"),
     WrappedColumn(model=Enrolment, column="wrapped_challenge", purpose=lambda row: "challenge"),
     WrappedColumn(model=Renewal, column="wrapped_challenge", purpose=lambda row: "challenge"),
+    WrappedColumn(model=Encipherment, column="wrapped_challenge", purpose=lambda row: "challenge"),
     WrappedColumn(model=Round, column="wrapped_decapsulation_seed", purpose=lambda row: "round-decapsulation"),
     WrappedColumn(
         model=Partial,
