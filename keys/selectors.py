@@ -229,6 +229,19 @@ def epoch_of(key_id: str) -> int:
     return int(row[0])
 
 
+def certificate_of_epoch(subject_id: str, *, epoch: int) -> Certificate:
+    """The certificate of one epoch of a device, with its issuer.
+
+    Raises:
+        NotFoundError: none was made.
+    """
+    rows = _identities().filter(key__subject_id=subject_id, key__epoch=epoch)
+    found = rows.select_related("issuer", "key").order_by("-created_at").first()
+    if found is None:
+        raise NotFoundError(f"device {subject_id} has no certificate of epoch {epoch}")
+    return found
+
+
 def read_statement(subject_id: str, *, epoch: int) -> KeyStatement:
     """The key statement of one epoch as we signed it.
 

@@ -1,4 +1,4 @@
-"""The agent's command line: ``enrol``, ``run`` and ``status``.
+"""The agent's command line: ``enrol``, ``run``, ``certificate`` and ``status``.
 
 Exit codes: 0 done or stopped as asked, 1 the server or a message was refused, 2 wrong use (argparse's), 3 the agent's
 own files are missing or damaged.
@@ -8,15 +8,16 @@ import argparse
 import logging
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from latticeward.agent.assembly import assemble, utc_now
 from latticeward.agent.backoff import Backoff
 from latticeward.agent.config import AgentConfig
 from latticeward.agent.contribution import SiteContributor, find_job
+from latticeward.agent.encipherment import Destination, ask_certificate
 from latticeward.agent.enrol import EnrolmentRequest, enrol
 from latticeward.agent.identity import Identity, load_or_make_secrets
 from latticeward.agent.interruption import Interruption, StopRequested
@@ -24,11 +25,14 @@ from latticeward.agent.renewal import PENDING_FILE, own_renewal_at, own_statemen
 from latticeward.agent.state import AgentState
 from latticeward.agent.transports import TRANSPORTS, DeviceTransport
 from latticeward.claim_code import parse_claim
+from latticeward.crypto.encipherment_certificate import EnciphermentCertificate
 from latticeward.device_keys import DeviceKeys
 from latticeward.errors import CustodyError, LatticewardError, NotFoundError, TransientTransportError
 from latticeward.instants import from_unix_milliseconds
+from latticeward.trust import TrustStore
 
 logger = logging.getLogger("latticeward.agent")
+T = TypeVar("T")
 
 REFUSED: Final = 1
 FILES: Final = 3
@@ -48,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _enrol(options, config, interruption)
             case "run":
                 _run(options, config, interruption)
+            case "certificate":
+                _certificate(options, config, interruption)
             case _:
                 _status(config)
     except StopRequested:
@@ -70,19 +76,54 @@ def _enrol(options: argparse.Namespace, config: AgentConfig, interruption: Inter
     # The console shows the same words to whoever approves this machine.
     print(f"Fingerprint of this machine, for the approval: {secrets.keys.signing.verify_key.fingerprint}", flush=True)
     transport = TRANSPORTS[config.transport](config, server, secrets.keys, interruption)
+    _patiently(
+        partial(
+            enrol,
+            EnrolmentRequest(claim=claim, server=server, name=options.name),
+            home=config.home,
+            secrets=secrets,
+            transport=transport,
+            authority=transport.authority,
+            clock=utc_now,
+            poll_seconds=config.poll_seconds,
+        ),
+        interruption,
+    )
+
+
+def _certificate(options: argparse.Namespace, config: AgentConfig, interruption: Interruption) -> None:
+    identity = _identity_of(config)
+    transport = _transport(config, identity.server, interruption, identity.secrets.keys)
+    destination = Destination(certificate=options.certificate, key=options.key)
+
+    def ask() -> EnciphermentCertificate:
+        trust = TrustStore.from_signed(
+            transport.trust(),
+            anchor_fingerprint=identity.anchor,
+            now=utc_now(),
+            least_sequence=AgentState.load(config.home).trust_sequence,
+        )
+        return ask_certificate(
+            destination,
+            home=config.home,
+            identity=identity,
+            transport=transport,
+            trust=trust,
+            clock=utc_now,
+            poll_seconds=config.poll_seconds,
+        )
+
+    certificate = _patiently(ask, interruption)
+    print(f"certificate {destination.certificate}, {certificate.algorithm}, until {certificate.not_after_at:%Y-%m-%d}")
+    print(f"private key {destination.key}, readable by you alone; nobody has another copy")
+
+
+def _patiently(act: Callable[[], T], interruption: Interruption) -> T:
+    """Do it, again and again while the server cannot be reached."""
     backoff = Backoff(random.SystemRandom())
     while True:
         try:
-            enrol(
-                EnrolmentRequest(claim=claim, server=server, name=options.name),
-                home=config.home,
-                secrets=secrets,
-                transport=transport,
-                authority=transport.authority,
-                clock=utc_now,
-                poll_seconds=config.poll_seconds,
-            )
-            return
+            return act()
         except TransientTransportError as error:
             seconds = backoff.next_seconds(asked_seconds=error.retry_after_seconds)
             logger.warning("%s; trying again in %.1f s", error, seconds)
@@ -172,6 +213,10 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--transport", default="", choices=["", *TRANSPORTS], help=argparse.SUPPRESS)
     running.add_argument("--ca-file", default="", help="PEM file of the authorities for the server's certificate")
     running.add_argument("--once-round", type=int, metavar="N", help="leave after N settled rounds")
+    asking = command("certificate", "Get a key and a certificate that standard tools encrypt to (OpenSSL, CMS).")
+    asking.add_argument("--certificate", type=Path, required=True, help="new file for the certificate chain, PEM")
+    asking.add_argument("--key", type=Path, required=True, help="new file for the private key, PKCS #8 in PEM")
+    asking.add_argument("--ca-file", default="", help="PEM file of the authorities for the server's certificate")
     command("status", "Say what this machine is and has done.")
     return parser
 

@@ -36,6 +36,30 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.close(directory)
 
 
+def write_new(path: Path, content: bytes) -> None:
+    """Write a new file, readable by its owner only: whole, or not at all. The same content again is fine.
+
+    Raises:
+        CustodyError: another file is there, or the directory cannot be written to.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            # Unlike a rename, a link fails where something stands.
+            os.link(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except FileExistsError as exc:
+        if path.read_bytes() != content:
+            raise CustodyError(f"{path} is there already and is not replaced") from exc
+    except OSError as exc:
+        raise CustodyError(f"{path} cannot be written: {exc.strerror}") from exc
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Replace a JSON file, with sorted keys so that two equal states are equal files."""
     write_atomically(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode("utf-8"))

@@ -1,4 +1,4 @@
-"""The table of state machines: training, round, participant, device, renewal, encipherment, rotation, suite, key, model registry.
+"""The table of state machines: of trainings, rounds, devices, their keys and rotations, and the model registry.
 
 Theory of operation. A state column is never assigned; it is moved by an *event*. Each machine is a tuple of rows
 (source, event, target, audit event); ``next_state`` is the only reader of the rows, and on the server

@@ -1,4 +1,4 @@
-"""How an agent reaches its server: two protocols that the loop speaks, and the table of ways to carry them.
+"""How an agent reaches its server: the protocols that it speaks, and the table of ways to carry them.
 
 Every method may raise ``TransientTransportError`` (try again later), ``PermanentTransportError`` (the server said no,
 with its code) and ``MalformedMessageError`` (the answer is not what the protocol says); nothing else of the network
@@ -85,7 +85,26 @@ class RenewalTransport(Protocol):
         """Ask for certificate and statement, signed with the new keys; None while they are being made."""
 
 
-class DeviceTransport(EnrolmentTransport, RenewalTransport, Transport, Protocol):
+class EnciphermentTransport(Protocol):
+    """What a device asks that wants an encipherment certificate; all signed with the present keys."""
+
+    @property
+    def authority(self) -> str:
+        """The server as signed requests name it."""
+
+    def begin_encipherment(self, request: bytes) -> tuple[str, bytes]:
+        """Send R; returns the request's id and the answer."""
+
+    def finish_encipherment(self, encipherment_id: str, mac: bytes) -> str:
+        """Send the proof; returns the request's state."""
+
+    def collect_encipherment(
+        self, encipherment_id: str, *, wait_seconds: int
+    ) -> tuple[str, tuple[bytes, ...] | None]:
+        """Ask for the certificate; the request's state, and the chain (DER, leaf first) once it is issued."""
+
+
+class DeviceTransport(EnrolmentTransport, RenewalTransport, EnciphermentTransport, Transport, Protocol):
     """All of it, which every entry of the table can do."""
 
     @property

@@ -21,6 +21,7 @@ from latticeward.canonical import Fields
 from latticeward.device_keys import DeviceKeys
 from latticeward.enrolment import FinishProofs
 from latticeward.errors import PermanentTransportError, TransientTransportError
+from latticeward.lifecycle import EnciphermentState
 from latticeward.messages import RoundRecord
 from latticeward.renewal import RenewalProofs
 from latticeward.uploads import CHUNK_BYTES
@@ -77,6 +78,28 @@ class HttpTransport:
 
     def collect_renewal(self, renewal_id: str, *, wait_seconds: int) -> IssuedCertificate | None:
         return self._collect(f"{_API}/renewals/{renewal_id}/certificate", "issued", wait_seconds)
+
+    def begin_encipherment(self, request: bytes) -> tuple[str, bytes]:
+        answer = Answer(self._post(f"{_API}/encipherments", {"request": encode_base64url(request)}, signed=True))
+        return answer.text("encipherment"), answer.binary("answer")
+
+    def finish_encipherment(self, encipherment_id: str, mac: bytes) -> str:
+        path = f"{_API}/encipherments/{encipherment_id}/finish"
+        return Answer(self._post(path, {"mac": encode_base64url(mac)}, signed=True)).text("state")
+
+    def collect_encipherment(
+        self, encipherment_id: str, *, wait_seconds: int
+    ) -> tuple[str, tuple[bytes, ...] | None]:
+        path = f"{_API}/encipherments/{encipherment_id}/certificate"
+        answer = self._client.request("GET", path, query={"wait": wait_seconds}, patience_seconds=wait_seconds)
+        body = Answer(answer.json())
+        state = body.text("state")
+        if state == EnciphermentState.LAPSED:
+            why = body.optional_text("code")
+            raise PermanentTransportError(f"the request ended without a certificate: {why}", server_code=state)
+        if state != EnciphermentState.ISSUED:
+            return state, None
+        return state, tuple(decode_base64(str(item)) for item in body.items("certificate_chain"))
 
     def work(self, *, after: str, wait_seconds: int) -> Work:
         query: dict[str, str | int] = {"wait": wait_seconds}
