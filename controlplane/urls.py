@@ -51,6 +51,8 @@ urlpatterns = [
     # operators
     path("api/v1/keys", keys.KeysView.as_view()),
     path("api/v1/keys/<uuid:key_id>", keys.KeyView.as_view()),
+    path("api/v1/certificates", keys.CertificatesView.as_view()),
+    path("api/v1/certificates/<slug:serial>", keys.CertificateFileView.as_view(), name="certificate-file"),
     path("api/v1/sites", admission.SitesView.as_view()),
     path("api/v1/sites/<uuid:site_id>", admission.SiteView.as_view()),
     path("api/v1/device-classes", admission.DeviceClassesView.as_view()),

@@ -318,6 +318,31 @@ def known_keys() -> QuerySet[Key]:
     return Key.objects.defer("public_key", "wrapped_secret").select_related("revocation").order_by("-created_at")
 
 
+def known_certificates() -> QuerySet[Certificate]:
+    """Every certificate that the authority signed, without its bytes, with its key and what was revoked."""
+    rows = Certificate.objects.defer("der", "key__public_key", "key__wrapped_secret")
+    return rows.select_related("key__revocation").order_by("-created_at")
+
+
+def certificate_chain(serial: str) -> list[bytes]:
+    """A certificate and its issuers, DER, leaf first; the root only if it was itself asked for.
+
+    Args:
+        serial: lower-case hexadecimal.
+
+    Raises:
+        NotFoundError: nobody has this serial.
+    """
+    row = Certificate.objects.select_related("issuer__issuer").filter(serial=serial).first()
+    if row is None:
+        raise NotFoundError(f"there is no certificate {serial}")
+    chain = [bytes(row.der)]
+    while row.issuer is not None and row.issuer.issuer is not None:
+        row = row.issuer
+        chain.append(bytes(row.der))
+    return chain
+
+
 def key_history(key: Key) -> list[AuditEntry]:
     """What became of a key, from the ledger, oldest first."""
     return list(AuditEntry.objects.filter(subject_kind="key", subject_id=str(key.id)).order_by("recorded_at"))

@@ -54,6 +54,27 @@ class KeyCertificate(serializers.Serializer[Any]):
     not_after_at = serializers.DateTimeField()
 
 
+class CertificatesQuery(ListQuery):
+    """Filters and orders of the certificates."""
+
+    orderings = {"created_at": "created_at", "not_after_at": "not_after_at"}
+
+    purpose = serializers.CharField(max_length=40, required=False, help_text="of the key")
+    subject = serializers.CharField(max_length=40, required=False, help_text="id of the device or the federation")
+
+
+class CertificateRow(KeyCertificate):
+    """A certificate with its key and the standing of that."""
+
+    subject = serializers.CharField(source="key.subject_id", help_text="id of the device, or of the federation")
+    purpose = serializers.CharField(source="key.purpose")
+    algorithm = serializers.CharField(source="key.algorithm")
+    key = serializers.UUIDField(source="key_id")
+    state = serializers.ChoiceField(choices=sorted(KeyState), source="key.state", help_text="of the key")
+    revoked_at = serializers.DateTimeField(source="key.revocation.revoked_at", default=None, allow_null=True)
+    reason = serializers.CharField(source="key.revocation.reason", default=None, allow_null=True)
+
+
 class KeyEvent(serializers.Serializer[Any]):
     """One entry of the ledger about a key."""
 

@@ -14,6 +14,7 @@ from django.utils.cache import get_conditional_response
 from django.utils.http import http_date, quote_etag
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST, require_safe
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -23,16 +24,27 @@ from controlplane.errors import problem_response
 from controlplane.permissions import KeyMaterialReaders
 from controlplane.throttles import Limit, spend_by_address
 from controlplane.views import Endpoint, ListEndpoint
-from keys.models import Key
+from keys.models import Certificate, Key
 from keys.selectors import (
     Published,
+    certificate_chain,
     key_history,
+    known_certificates,
     known_keys,
     newest_revocation_list,
     status_answer,
     trust_document,
 )
-from keys.serializers import KeyAnswer, KeyCertificate, KeyEvent, KeyRow, KeysQuery
+from keys.serializers import (
+    CertificateRow,
+    CertificatesQuery,
+    KeyAnswer,
+    KeyCertificate,
+    KeyEvent,
+    KeyRow,
+    KeysQuery,
+)
+from latticeward.crypto.encipherment_certificate import as_pem
 from latticeward.crypto.revocation import malformed_answer, parse_status_question, unauthorized_answer
 from latticeward.errors import (
     CertificateNotValidError,
@@ -44,6 +56,7 @@ from latticeward.errors import (
 
 _OCSP_TYPE: Final = "application/ocsp-response"
 _LIST_TYPE: Final = "application/pkix-crl"
+_CHAIN_TYPE: Final = "application/pem-certificate-chain"
 # How long a proxy may go on telling what was true before a revocation.
 _FRESH_SECONDS: Final = 300
 
@@ -178,3 +191,26 @@ class KeyView(Endpoint):
                 "history": KeyEvent(key_history(key), many=True).data,
             }
         )
+
+
+class CertificatesView(ListEndpoint):
+    """Every X.509 certificate of the server and the devices."""
+
+    permission_classes = [KeyMaterialReaders]
+    row = CertificateRow
+    query = CertificatesQuery
+
+    def rows(self, asked: dict[str, Any]) -> QuerySet[Certificate]:
+        names = {"purpose": "key__purpose", "subject": "key__subject_id"}
+        return known_certificates().filter(**{names[name]: asked[name] for name in names if name in asked})
+
+
+class CertificateFileView(Endpoint):
+    """One certificate with its issuing authority, as the PEM file that standard tools read."""
+
+    permission_classes = [KeyMaterialReaders]
+
+    @extend_schema(responses={(200, _CHAIN_TYPE): OpenApiTypes.STR})
+    def get(self, request: Request, serial: str) -> HttpResponse:
+        headers = {"Content-Disposition": f'attachment; filename="{serial}.pem"'}
+        return HttpResponse(as_pem(certificate_chain(serial)), content_type=_CHAIN_TYPE, headers=headers)

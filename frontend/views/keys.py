@@ -1,5 +1,6 @@
 """Every key, and the life of one."""
 
+import re
 from uuid import UUID
 
 from django.core.paginator import Paginator
@@ -18,15 +19,16 @@ from keys.models import Owner
 from keys.selectors import key_history, known_keys
 
 _PAGE = 50
+_PLAIN = re.compile(r"[a-z_]+|[0-9a-f-]{36}")
 _ENDINGS = 20
 
 
 @require_safe
 @for_roles(*KEY_READERS)
 def key_list(request: HttpRequest) -> HttpResponse:
-    """The keys, newest first; ``?owner=`` and ``?state=`` narrow them, ``?part=now`` is the part that moves."""
+    """The keys, newest first; the query narrows them by owner, state, subject, ``?part=now`` is what moves."""
     federation = Federation.objects.order_by("created_at").first()
-    chosen = {"owner": request.GET.get("owner", ""), "state": request.GET.get("state", "")}
+    chosen = {name: request.GET.get(name, "") for name in ("owner", "state", "subject_id")}
     rows = known_keys().filter(**{name: value for name, value in chosen.items() if value})
     page = Paginator(rows, _PAGE).get_page(request.GET.get("page"))
     now = timezone.now()
@@ -38,7 +40,7 @@ def key_list(request: HttpRequest) -> HttpResponse:
         "owners": Owner.choices,
         "states": [(str(state), word.text) for state, word in KEY.items()],
         "chosen": chosen,
-        "query": "&".join(f"{name}={value}" for name, value in chosen.items() if value.replace("_", "").isalpha()),
+        "query": "&".join(f"{name}={value}" for name, value in chosen.items() if _PLAIN.fullmatch(value)),
     }
     part = request.GET.get("part") == "now"
     return render(request, "frontend/_keys_now.html" if part else "frontend/keys.html", context)
