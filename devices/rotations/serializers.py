@@ -36,12 +36,6 @@ class RetirementSerializer(serializers.Serializer[Any]):
     why = serializers.CharField(max_length=200, required=False, allow_blank=True, default="")
     at_once = serializers.IntegerField(min_value=1, max_value=AT_ONCE_LIMIT, default=AT_ONCE)
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """``retire_at`` is None for now."""
-        if attrs.pop("now") == ("retire_at" in attrs):
-            raise serializers.ValidationError("Name either retire_at or now.")
-        return {"retire_at": None, **attrs}
-
 
 class StragglerSerializer(serializers.Serializer[Any]):
     """A device that was asked and has not renewed."""

@@ -27,7 +27,7 @@ from devices.rotations.serializers import (
     rotation_as_json,
     suite_as_json,
 )
-from latticeward.errors import NotFoundError
+from latticeward.errors import InvalidValueError, NotFoundError
 
 
 class DueView(Endpoint):
@@ -132,7 +132,10 @@ class SuiteRetireView(Endpoint):
     @extend_schema(request=RetirementSerializer, responses=SuiteSerializer)
     def post(self, request: Request, suite: str) -> Response:
         body = self.read(RetirementSerializer, request)
-        rotation.retire_suite(federation=_federation(), suite=suite, actor=self.actor(request), **body)
+        if body.pop("now") == ("retire_at" in body):
+            raise InvalidValueError("Name either the date from which it makes nothing new, or now.")
+        order = {"retire_at": None, **body}
+        rotation.retire_suite(federation=_federation(), suite=suite, actor=self.actor(request), **order)
         _enqueue()
         return _suite_response(suite)
 
