@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from latticeward.errors import CohortTooCloseError, KMinimumError, QuorumNotMetError
+from latticeward.errors import CohortTooCloseError, KMinimumError, PlanChangedError, QuorumNotMetError
 from latticeward.lifecycle import ParticipantState, RoundState
 from latticeward.plan import RoundPlan
 from rounds.models import Participant, Round
@@ -30,7 +30,6 @@ def require_hiding(current: Round, plan: RoundPlan) -> None:
 
     Raises:
         QuorumNotMetError, KMinimumError, CohortTooCloseError
-        PlanChangedError: the stored plan of another training of the job is not the one that was signed.
     """
     members = _members(current)
     hospitals = len(set(members.values()))
@@ -64,10 +63,22 @@ def _too_close(current: Round, plan: RoundPlan, ours: dict[UUID, UUID], who: Q) 
     """An earlier round on the same base whose cohort differs from ours, by fewer hospitals than either plan's k."""
     found = _earlier(current, who)
     for earlier in Round.objects.filter(pk__in=found).only("training").select_related("training"):
-        k_hospitals = max(plan.k_hospitals, earlier.training.round_plan.k_hospitals)
+        k_hospitals = max(plan.k_hospitals, _promised(earlier, found[earlier.id]))
         if 0 < _apart(ours, found[earlier.id]) < k_hospitals:
             return earlier
     return None
+
+
+def _promised(earlier: Round, cohort: dict[UUID, UUID]) -> int:
+    """The k-minimum that an earlier round's members were promised.
+
+    Of a plan that somebody changed in the database, the most that it can have been: the sum was opened, so k was no
+    more than the hospitals in it. Neither a promise nor another training is lost to the change.
+    """
+    try:
+        return earlier.training.round_plan.k_hospitals
+    except PlanChangedError:
+        return len(set(cohort.values()))
 
 
 def _apart(ours: dict[UUID, UUID], others: dict[UUID, UUID]) -> int:
