@@ -4,17 +4,16 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('devices', '0007_rotation'),
+        ("devices", "0007_rotation"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='SpentNonce',
+            name="SpentNonce",
             fields=[
-                ('name', models.CharField(max_length=200, primary_key=True, serialize=False)),
-                ('ends_at', models.DateTimeField(db_index=True)),
+                ("name", models.CharField(max_length=200, primary_key=True, serialize=False)),
+                ("ends_at", models.DateTimeField(db_index=True)),
             ],
         ),
     ]

@@ -100,9 +100,7 @@ def test_key_and_chain_are_written_and_nothing_is_kept(machine: Machine) -> None
     [("/encipherments", "POST", 0), ("/finish", "POST", 0), ("/certificate", "GET", 0), ("/certificate", "GET", 1)],
     ids=["begin", "finish", "collect before the proof", "collect"],
 )
-def test_a_cut_anywhere_ends_in_one_certificate(
-    machine: Machine, kind: str, part: str, method: str, skip: int
-) -> None:
+def test_a_cut_anywhere_ends_in_one_certificate(machine: Machine, kind: str, part: str, method: str, skip: int) -> None:
     machine.simulator.fault(kind, part, method=method, skip=skip)
     with pytest.raises((TransientTransportError, Killed)):
         machine.ask()

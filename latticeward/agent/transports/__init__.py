@@ -98,9 +98,7 @@ class EnciphermentTransport(Protocol):
     def finish_encipherment(self, encipherment_id: str, mac: bytes) -> str:
         """Send the proof; returns the request's state."""
 
-    def collect_encipherment(
-        self, encipherment_id: str, *, wait_seconds: int
-    ) -> tuple[str, tuple[bytes, ...] | None]:
+    def collect_encipherment(self, encipherment_id: str, *, wait_seconds: int) -> tuple[str, tuple[bytes, ...] | None]:
         """Ask for the certificate; the request's state, and the chain (DER, leaf first) once it is issued."""
 
 

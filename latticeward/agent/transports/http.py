@@ -87,9 +87,7 @@ class HttpTransport:
         path = f"{_API}/encipherments/{encipherment_id}/finish"
         return Answer(self._post(path, {"mac": encode_base64url(mac)}, signed=True)).text("state")
 
-    def collect_encipherment(
-        self, encipherment_id: str, *, wait_seconds: int
-    ) -> tuple[str, tuple[bytes, ...] | None]:
+    def collect_encipherment(self, encipherment_id: str, *, wait_seconds: int) -> tuple[str, tuple[bytes, ...] | None]:
         path = f"{_API}/encipherments/{encipherment_id}/certificate"
         answer = self._client.request("GET", path, query={"wait": wait_seconds}, patience_seconds=wait_seconds)
         body = Answer(answer.json())
