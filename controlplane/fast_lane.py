@@ -21,7 +21,7 @@ from django.http import HttpResponse
 from django.template.response import SimpleTemplateResponse
 
 from controlplane.errors import problem_response
-from latticeward.errors import LatticewardError, MalformedMessageError
+from latticeward.errors import LatticewardError, MessageTooLargeError, ProtocolError, SlowRequestError
 
 Scope = dict[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -56,14 +56,13 @@ class FastLane:
 
     async def _serve(self, view: View, arguments: dict[str, Any], scope: Scope, receive: Any, send: Any) -> None:
         try:
-            async with asyncio.timeout(BODY_SECONDS):
-                body = await _whole(receive)
-        except TimeoutError:
-            body = None
-        if body is None:  # too long, too slow or gone: nothing that these views answer
-            refusal = problem_response(MalformedMessageError("the body is too long, came too slowly or broke off"))
-            refusal["Connection"] = "close"
+            body = await _whole(receive)
+        except ProtocolError as error:
+            refusal = problem_response(error)
+            refusal["Connection"] = "close"  # what is left of the body must not be taken for a request
             await _send(send, refusal)
+            return
+        if body is None:  # gone in the middle: nobody is there to be answered
             return
         call = functools.partial(_call, view, ASGIRequest(scope, BytesIO(body)), arguments)
         try:
@@ -87,14 +86,25 @@ def _call(view: View, request: ASGIRequest, arguments: dict[str, Any]) -> HttpRe
 
 
 async def _whole(receive: Any) -> bytes | None:
+    """The body; None if the connection ended before it did.
+
+    Raises:
+        MessageTooLargeError, SlowRequestError
+    """
     body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if message["type"] == "http.disconnect" or len(body) > BODY_LIMIT_BYTES:
-            return None
-        if not message.get("more_body"):
-            return body
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                body += message.get("body", b"")
+                if message["type"] == "http.disconnect":
+                    return None
+                if len(body) > BODY_LIMIT_BYTES:
+                    raise MessageTooLargeError(f"more than {BODY_LIMIT_BYTES} bytes")
+                if not message.get("more_body"):
+                    return body
+    except TimeoutError as error:
+        raise SlowRequestError(f"{len(body)} bytes of the body had come when its time was over") from error
 
 
 async def _send(send: Any, response: HttpResponse) -> None:

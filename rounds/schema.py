@@ -324,7 +324,7 @@ def _operation(method: str, path: str, row: Row) -> dict[str, Any]:
         if row.body:
             refusals |= {408, 413, 422}
     else:
-        refusals |= {404, 409} if not row.body else {413}
+        refusals |= {404, 409} if not row.body else {408, 413}
     answers: dict[str, Any] = {}
     for status, (kind, schema, words) in row.answers.items():
         media: dict[str, Any] = {"schema": dict(schema)}

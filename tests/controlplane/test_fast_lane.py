@@ -39,18 +39,19 @@ LANE = FastLane(
 Answer = tuple[int, dict[str, str], bytes]
 
 
-def ask(method: str, path: str, *pieces: bytes, hang: bool = False, **headers: str) -> Answer:
+GONE = {"type": "http.disconnect"}
+
+
+def converse(method: str, path: str, *incoming: dict[str, Any], **headers: str) -> list[dict[str, Any]]:
+    """What the lane sends to whoever says this and then no more."""
+
     async def scene() -> list[dict[str, Any]]:
-        incoming = [
-            {"type": "http.request", "body": piece, "more_body": number + 1 < len(pieces) or hang}
-            for number, piece in enumerate(pieces or (b"",))
-        ]
-        sent: list[dict[str, Any]] = []
+        coming, sent = list(incoming), list[dict[str, Any]]()
 
         async def receive() -> dict[str, Any]:
-            if not incoming:
+            if not coming:
                 await asyncio.sleep(30)
-            return incoming.pop(0)
+            return coming.pop(0)
 
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
@@ -60,7 +61,15 @@ def ask(method: str, path: str, *pieces: bytes, hang: bool = False, **headers: s
         await LANE(scope, receive, send)
         return sent
 
-    start, body = asyncio.run(scene())
+    return asyncio.run(scene())
+
+
+def ask(method: str, path: str, *pieces: bytes, hang: bool = False, **headers: str) -> Answer:
+    incoming = [
+        {"type": "http.request", "body": piece, "more_body": number + 1 < len(pieces) or hang}
+        for number, piece in enumerate(pieces or (b"",))
+    ]
+    start, body = converse(method, path, *incoming, **headers)
     return start["status"], {name.decode(): value.decode() for name, value in start["headers"]}, body["body"]
 
 
@@ -83,10 +92,24 @@ def test_every_other_address_goes_on() -> None:
         assert ask("GET", path)[0] == 299
 
 
-def test_a_body_that_is_too_long_or_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_past_the_limit_is_refused_and_one_at_the_limit_is_not() -> None:
+    pieces = [bytes(4096)] * (fast_lane.BODY_LIMIT_BYTES // 4096)
+    assert ask("POST", "/echo", *pieces)[0] == 200
+    for never_ends in (False, True):
+        status, headers, body = ask("POST", "/echo", *pieces, b"x", hang=never_ends)
+        assert (status, json.loads(body)["type"]) == (413, "message_too_large")
+        assert headers["connection"] == "close"
+
+
+def test_a_body_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fast_lane, "BODY_SECONDS", 0.05)
-    assert ask("POST", "/echo", *[bytes(4096)] * (fast_lane.BODY_LIMIT_BYTES // 4096 + 1))[0] == 400
-    assert ask("POST", "/echo", b"half", hang=True)[0] == 400
+    status, headers, body = ask("POST", "/echo", b"half", hang=True)
+    assert (status, json.loads(body)["type"]) == (408, "request_too_slow")
+    assert headers["connection"] == "close"
+
+
+def test_whoever_hangs_up_in_the_middle_is_not_answered() -> None:
+    assert converse("POST", "/echo", {"type": "http.request", "body": b"half", "more_body": True}, GONE) == []
 
 
 def test_a_fault_is_a_500_without_its_reason() -> None:
