@@ -23,7 +23,7 @@ from devices.models import Claim, DeviceClass, Federation, Site
 from keys import vault
 from keys.selectors import trust_anchor
 from latticeward.claim_code import LOOKUP_ID_BYTES, SECRET_BYTES, ClaimCode, lookup_text
-from latticeward.crypto.secret_key import speakable
+from latticeward.crypto.public_key import speakable
 from latticeward.errors import InvalidValueError, NotFoundError, UnknownDeviceClassError, UnknownSiteError
 
 BULK_LIMIT: Final = 1_000

@@ -17,7 +17,7 @@ from devices.suites import accepted_suites
 from keys.models import Key, Owner
 from keys.selectors import certificate_end, certificate_ends, compromises, key_standing, read_statement
 from latticeward.crypto.keys import CompositeVerifyKey
-from latticeward.crypto.secret_key import speakable
+from latticeward.crypto.public_key import speakable
 from latticeward.errors import KeyUsageError, NotFoundError, WrongContextError
 from latticeward.lifecycle import DeviceState, KeyState
 from latticeward.renewal import renewal_opens_at

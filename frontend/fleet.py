@@ -11,7 +11,7 @@ from devices.models import Device, Federation, Site
 from devices.selectors import SILENT_AFTER, Doubt, doubts
 from frontend.words import WORK_OF, Word, word_of
 from keys.models import Key
-from latticeward.crypto.secret_key import speakable
+from latticeward.crypto.public_key import speakable
 from latticeward.lifecycle import ROUND, DeviceState, ParticipantState, RoundState, TrainingState
 from rounds.models import Participant, Round
 

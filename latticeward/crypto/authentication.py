@@ -5,7 +5,6 @@ they do sign cannot be mistaken for each other: a signature base opens with a qu
 with the byte 0x30, TLS 1.3 with sixty-four spaces. Composite keys do none of the three.
 """
 
-import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa
 
 from latticeward.crypto.points import require_sound_ed25519, require_sound_lattice
-from latticeward.crypto.secret_key import SecretKey, require_length, speakable
+from latticeward.crypto.public_key import PublicKey
+from latticeward.crypto.secret_key import SecretKey, require_length
 from latticeward.errors import InvalidSignatureError, MalformedMessageError, UnsupportedSuiteError
 
 ML_DSA_65: Final = "ml-dsa-65"
@@ -42,48 +42,7 @@ _LATTICES: Final[Mapping[str, _Lattice]] = MappingProxyType(
 )
 
 
-class _VerifyKey:
-    """What the two public classes share."""
-
-    __slots__ = ("_algorithm", "_key_id", "_raw")
-
-    def __init__(self, raw: bytes, algorithm: str) -> None:
-        self._raw, self._algorithm = bytes(raw), algorithm
-        self._key_id = hashlib.sha256(algorithm.encode() + self._raw).digest()
-
-    @property
-    def raw(self) -> bytes:
-        """The public key as its standard writes it."""
-        return self._raw
-
-    @property
-    def algorithm(self) -> str:
-        """``ml-dsa-65``, ``ml-dsa-87`` or ``ed25519``."""
-        return self._algorithm
-
-    @property
-    def key_id(self) -> bytes:
-        """SHA-256 of algorithm id and raw key, 32 bytes."""
-        return self._key_id
-
-    @property
-    def fingerprint(self) -> str:
-        """The first half of the key id, in groups to be read aloud."""
-        return speakable(self._key_id)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _VerifyKey):
-            return NotImplemented
-        return (self._algorithm, self._raw) == (other._algorithm, other._raw)
-
-    def __hash__(self) -> int:
-        return hash(self._key_id)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._algorithm} {self._key_id.hex()[:16]}>"
-
-
-class AuthenticationVerifyKey(_VerifyKey):
+class AuthenticationVerifyKey(PublicKey):
     """An ML-DSA public key: 1952 bytes (``ml-dsa-65``) or 2592 (``ml-dsa-87``)."""
 
     __slots__ = ("_native",)
@@ -121,7 +80,7 @@ class AuthenticationVerifyKey(_VerifyKey):
             raise InvalidSignatureError(f"the {self.algorithm} signature does not hold under {self!r}") from None
 
 
-class ClassicalVerifyKey(_VerifyKey):
+class ClassicalVerifyKey(PublicKey):
     """An Ed25519 public key, 32 bytes."""
 
     __slots__ = ("_native",)

@@ -6,7 +6,6 @@ can be cut out and used alone. A signature is good only if both halves are. Whic
 ``signing.py``, whose functions are the only ones that the rest of the product calls.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,7 +14,8 @@ from typing import Final, Self
 from cryptography.exceptions import InvalidSignature
 
 from latticeward.crypto import classical_half, quantum_half
-from latticeward.crypto.secret_key import SecretKey, require_length, speakable
+from latticeward.crypto.public_key import PublicKey
+from latticeward.crypto.secret_key import SecretKey, require_length
 from latticeward.crypto.suites import SignatureAlgorithm, in_benchmark_context
 from latticeward.errors import InvalidSignatureError, KeyUsageError, UnsupportedSuiteError
 
@@ -117,16 +117,17 @@ def composite_parameters(algorithm: str) -> CompositeParameters:
     return row
 
 
-class CompositeVerifyKey:
+class CompositeVerifyKey(PublicKey):
     """A composite public key. Made by ``from_raw`` or by a signing key."""
 
-    __slots__ = ("_algorithm", "_classical", "_key_id", "_quantum", "_raw")
+    __slots__ = ("_classical", "_quantum")
+
+    _algorithm: SignatureAlgorithm
 
     def __init__(self, raw: bytes, algorithm: str) -> None:
         row = composite_parameters(algorithm)
         require_length(raw, row.public_bytes, f"a {algorithm} public key")
-        self._raw, self._algorithm = bytes(raw), SignatureAlgorithm(algorithm)
-        self._key_id = hashlib.sha256(self._algorithm.encode() + self._raw).digest()
+        super().__init__(raw, SignatureAlgorithm(algorithm))
         cut = quantum_half.SIZES[row.quantum].public
         self._quantum = quantum_half.load_public(row.quantum, self._raw[:cut])
         self._classical = classical_half.load_public(row.classical, self._raw[cut:])
@@ -145,26 +146,6 @@ class CompositeVerifyKey:
             UnsupportedSuiteError: see ``composite_parameters``.
         """
         return cls(raw, algorithm)
-
-    @property
-    def raw(self) -> bytes:
-        """The public form: 1984, 2049 or 2689 bytes."""
-        return self._raw
-
-    @property
-    def algorithm(self) -> str:
-        """Id from ``SignatureAlgorithm``."""
-        return self._algorithm
-
-    @property
-    def key_id(self) -> bytes:
-        """SHA-256 of algorithm id and raw key, 32 bytes."""
-        return self._key_id
-
-    @property
-    def fingerprint(self) -> str:
-        """The first half of the key id, in groups to be read aloud."""
-        return speakable(self._key_id)
 
     def verify_prehashed(self, signature: bytes, prehash: bytes, *, context: bytes) -> None:
         """Check both halves, always both, and only then say anything.
@@ -192,17 +173,6 @@ class CompositeVerifyKey:
             failed = True
         if failed:
             raise InvalidSignatureError(f"the composite signature does not hold under key {self._key_id.hex()[:16]}")
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, CompositeVerifyKey):
-            return NotImplemented
-        return (self._algorithm, self._raw) == (other._algorithm, other._raw)
-
-    def __hash__(self) -> int:
-        return hash(self._key_id)
-
-    def __repr__(self) -> str:
-        return f"<CompositeVerifyKey {self._algorithm} {self._key_id.hex()[:16]}>"
 
 
 class CompositeSigningKey(SecretKey):

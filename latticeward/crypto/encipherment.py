@@ -6,7 +6,6 @@ ask that protocol about it. The certificate lives in ``encipherment_certificate.
 ``latticeward.encipherment``.
 """
 
-import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import mlkem
 
 from latticeward.crypto.points import require_reduced, require_sound_lattice
+from latticeward.crypto.public_key import PublicKey
 from latticeward.crypto.secret_key import SecretKey, require_length
 from latticeward.crypto.suites import KemAlgorithm, get_suite
 from latticeward.errors import DecryptionError, MalformedMessageError, UnsupportedSuiteError
@@ -85,15 +85,15 @@ def encipherment_algorithm(suite: str) -> str:
     return _OF_KEM[kem]
 
 
-class EnciphermentKey:
+class EnciphermentKey(PublicKey):
     """A public ML-KEM key that standard tools encrypt to."""
 
-    __slots__ = ("_algorithm", "_native", "_raw")
+    __slots__ = ("_native",)
 
     def __init__(self, raw: bytes, algorithm: str) -> None:
         row = _row(algorithm)
         require_length(raw, row.public_bytes, f"an {algorithm} public key")
-        self._raw, self._algorithm = bytes(raw), algorithm
+        super().__init__(raw, algorithm)
         require_sound_lattice(self._raw)
         require_reduced(self._raw)
         try:
@@ -117,35 +117,9 @@ class EnciphermentKey:
         return cls(raw, algorithm)
 
     @property
-    def raw(self) -> bytes:
-        """The public form."""
-        return self._raw
-
-    @property
-    def algorithm(self) -> str:
-        """Name of the parameter set."""
-        return self._algorithm
-
-    @property
-    def key_id(self) -> bytes:
-        """SHA-256 of algorithm id and raw key, 32 bytes."""
-        return hashlib.sha256(self._algorithm.encode("ascii") + self._raw).digest()
-
-    @property
     def native(self) -> MlKemPublic:
         """The library's own object, for the certificate."""
         return self._native
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, EnciphermentKey):
-            return NotImplemented
-        return (self._algorithm, self._raw) == (other._algorithm, other._raw)
-
-    def __hash__(self) -> int:
-        return hash(self.key_id)
-
-    def __repr__(self) -> str:
-        return f"<EnciphermentKey {self._algorithm} {self.key_id.hex()[:16]}>"
 
     def encapsulate(self) -> tuple[bytes, bytes]:
         """A fresh shared secret (32 bytes) and its ciphertext, which only the private key turns into the secret."""

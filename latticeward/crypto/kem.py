@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from latticeward.crypto import inner_kem
 from latticeward.crypto.points import require_sound_lattice, require_sound_x25519
-from latticeward.crypto.secret_key import SecretKey, require_length, speakable
+from latticeward.crypto.public_key import PublicKey
+from latticeward.crypto.secret_key import SecretKey, require_length
 from latticeward.crypto.suites import KdfAlgorithm, KemAlgorithm, in_benchmark_context
 from latticeward.errors import KeyUsageError, MalformedMessageError, UnsupportedSuiteError
 
@@ -114,16 +115,17 @@ def kem_parameters(algorithm: str) -> KemParameters:
     return row
 
 
-class EncapsulationKey:
+class EncapsulationKey(PublicKey):
     """A public key that content keys are sealed to. Made by ``from_raw`` or by a decapsulation key."""
 
-    __slots__ = ("_algorithm", "_key_id", "_native", "_raw")
+    __slots__ = ("_native",)
+
+    _algorithm: KemAlgorithm
 
     def __init__(self, raw: bytes, algorithm: str) -> None:
         row = kem_parameters(algorithm)
         require_length(raw, row.public_bytes, f"a {algorithm} public key")
-        self._raw, self._algorithm = bytes(raw), KemAlgorithm(algorithm)
-        self._key_id = hashlib.sha256(self._algorithm.encode() + self._raw).digest()
+        super().__init__(raw, KemAlgorithm(algorithm))
         cut = row.public_bytes - row.inner_public_bytes
         try:
             self._native = _load_public(row.outer or self._algorithm, self._raw[:cut])
@@ -146,26 +148,6 @@ class EncapsulationKey:
         return cls(raw, algorithm)
 
     @property
-    def raw(self) -> bytes:
-        """The public form."""
-        return self._raw
-
-    @property
-    def algorithm(self) -> str:
-        """Id from ``KemAlgorithm``."""
-        return self._algorithm
-
-    @property
-    def key_id(self) -> bytes:
-        """SHA-256 of algorithm id and raw key, 32 bytes."""
-        return self._key_id
-
-    @property
-    def fingerprint(self) -> str:
-        """The first half of the key id, in groups to be read aloud."""
-        return speakable(self._key_id)
-
-    @property
     def native(self) -> NativePublic:
         """The library's own object, for ``hpke.py``."""
         return self._native
@@ -180,17 +162,6 @@ class EncapsulationKey:
         """The inner KEM's public key, for ``hpke.py``; empty where there is no inner KEM."""
         row = KEM_PARAMETERS[self._algorithm]
         return self._raw[row.public_bytes - row.inner_public_bytes :]
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, EncapsulationKey):
-            return NotImplemented
-        return (self._algorithm, self._raw) == (other._algorithm, other._raw)
-
-    def __hash__(self) -> int:
-        return hash(self._key_id)
-
-    def __repr__(self) -> str:
-        return f"<EncapsulationKey {self._algorithm} {self._key_id.hex()[:16]}>"
 
 
 class DecapsulationKey(SecretKey):

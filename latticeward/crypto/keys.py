@@ -12,7 +12,8 @@ from latticeward.crypto.authentication import (
 )
 from latticeward.crypto.composite import CompositeSigningKey, CompositeVerifyKey
 from latticeward.crypto.kem import DecapsulationKey, EncapsulationKey
-from latticeward.crypto.secret_key import SecretKey, speakable
+from latticeward.crypto.public_key import speakable
+from latticeward.crypto.secret_key import SecretKey
 
 __all__ = [
     "AuthenticationSigningKey",

@@ -101,13 +101,3 @@ def require_length(raw: bytes, length: int, what: str) -> None:
     """
     if not isinstance(raw, bytes | bytearray | memoryview) or len(raw) != length:
         raise MalformedMessageError(f"{what} has {length} bytes")
-
-
-def speakable(digest: bytes) -> str:
-    """The first 128 bits of a digest as eight groups of four hex digits, to be read aloud and compared.
-
-    Args:
-        digest: 16 bytes or more.
-    """
-    text = digest[:16].hex()
-    return " ".join(text[place : place + 4] for place in range(0, 32, 4))
