@@ -11,7 +11,7 @@ import time
 from threading import Lock
 from typing import Final
 
-from django.db import DatabaseError, transaction
+from django.db import Error, transaction
 from django.db.models import Case, F, Value, When
 from django.utils import timezone
 
@@ -79,5 +79,5 @@ def _flush_at_exit() -> None:
         return
     try:
         flush_uses()
-    except DatabaseError as error:
-        logger.warning("the last uses of keys were not counted: %s", error)
+    except Error as error:
+        logger.warning("the last uses of keys were not counted: %s", str(error).partition("\n")[0])

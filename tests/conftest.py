@@ -1,9 +1,19 @@
 """The people of the tests: an operator, a clinician, a compliance officer and a stranger without a role."""
 
+from collections.abc import Iterator
+
 import pytest
 from django.contrib.auth.models import Group, User
 
 from controlplane.permissions import Role
+from keys.usage import forget_counts
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_counted_at_exit() -> Iterator[None]:
+    # What a process has counted goes to the database when it ends, and that of the tests is gone by then.
+    yield
+    forget_counts()
 
 
 def _person(name: str, *roles: Role) -> User:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -110,6 +110,22 @@ def test_a_key_that_nobody_has_is_counted_for_nobody(federation: Federation) -> 
     usage.count_use("ff" * 32, 7)
     usage.flush_uses()
     assert not Key.objects.filter(key_id="ff" * 32).exists()
+
+
+@pytest.mark.parametrize("kind", [OperationalError, InterfaceError])
+def test_a_process_that_ends_without_its_database_says_so_in_one_line(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise kind("the connection is gone\nLINE 1: SELECT")
+
+    monkeypatch.setattr(usage, "flush_uses", fail)
+    monkeypatch.setattr(usage, "_flushed_at", float("inf"))
+    usage._flush_at_exit()
+    assert caplog.messages == []  # nothing was counted
+    usage.count_use("ab")
+    usage._flush_at_exit()
+    assert caplog.messages == ["the last uses of keys were not counted: the connection is gone"]
 
 
 # --- endings -------------------------------------------------------------------------------------------------------
