@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import cache as remember
 from typing import Final
 
 from django.conf import settings
@@ -17,7 +18,7 @@ from django.utils import timezone
 
 from controlplane.live import redis_client
 from devices.models import SpentNonce
-from latticeward.crypto.httpsig import NONCE_LIFETIME_SECONDS, VerifiedRequest
+from latticeward.crypto.httpsig import NONCE_LIFETIME_SECONDS, SKEW_SECONDS, VerifiedRequest
 from latticeward.errors import ClockSkewError, ReplayError, VerificationError
 
 # Nonces in this process's memory are known from this instant on; nothing verifies requests before this module.
@@ -51,11 +52,23 @@ def _name(request: VerifiedRequest) -> str:
 
 
 def _spend_here(request: VerifiedRequest) -> bool:
+    # Memory first, for requests from ahead as well: our clock comes to them, and then only this is asked.
+    if not cache.add(_name(request), 1, timeout=NONCE_LIFETIME_SECONDS):
+        return False
     now = timezone.now()
-    if request.created_at <= now:
-        return cache.add(_name(request), 1, timeout=NONCE_LIFETIME_SECONDS)
-    ends_at = now + timedelta(seconds=NONCE_LIFETIME_SECONDS)
-    return SpentNonce.objects.get_or_create(name=_name(request), defaults={"ends_at": ends_at})[1]
+    if request.created_at > now:
+        ends_at = now + timedelta(seconds=NONCE_LIFETIME_SECONDS)
+        return SpentNonce.objects.get_or_create(name=_name(request), defaults={"ends_at": ends_at})[1]
+    # A process before this one took requests made as late as this, and only the database knows of them.
+    if request.created_at.timestamp() <= _REMEMBERS_SINCE + SKEW_SECONDS:
+        return _name(request) not in _taken_earlier()
+    return True
+
+
+@remember
+def _taken_earlier() -> frozenset[str]:
+    """The nonces in the database when this process first asked: one question, since its own are in its memory."""
+    return frozenset(SpentNonce.objects.values_list("name", flat=True))
 
 
 def _verdict(request: VerifiedRequest, is_new: object) -> VerificationError | None:

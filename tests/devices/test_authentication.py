@@ -5,6 +5,7 @@ import os
 import secrets
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -110,6 +111,21 @@ def test_a_request_is_not_taken_twice_across_a_restart_whatever_the_devices_cloc
         authenticate(captured)
 
 
+@pytest.mark.parametrize("with_restart", [False, True])
+@pytest.mark.parametrize("ahead_seconds", [1, 20, 299])
+def test_a_request_from_ahead_is_not_taken_twice_once_the_server_clock_has_come_to_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, ahead_seconds: int, with_restart: bool
+) -> None:
+    captured = machine.facts(created_at=datetime.now(UTC) + timedelta(seconds=ahead_seconds))
+    authenticate(captured)
+    if with_restart:
+        restart(monkeypatch)
+    later = datetime.now(UTC) + timedelta(seconds=ahead_seconds + 5)
+    monkeypatch.setattr(nonces, "timezone", SimpleNamespace(now=lambda: later))
+    with pytest.raises((ReplayError, ClockSkewError)):
+        authenticate(captured, now=later)
+
+
 def test_a_device_whose_clock_runs_ahead_is_heard_after_a_restart(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +142,7 @@ def test_a_device_whose_clock_runs_ahead_is_heard_after_a_restart(
 def restart(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a process without Redis forgets with its end, and how the next one begins."""
     cache.clear()
+    nonces._taken_earlier.cache_clear()
     monkeypatch.setattr(nonces, "_REMEMBERS_SINCE", math.ceil(time.time()))
 
 
