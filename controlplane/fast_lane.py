@@ -21,7 +21,13 @@ from django.http import HttpResponse
 from django.template.response import SimpleTemplateResponse
 
 from controlplane.errors import problem_response
-from latticeward.errors import LatticewardError, MessageTooLargeError, ProtocolError, SlowRequestError
+from latticeward.errors import (
+    LatticewardError,
+    MalformedMessageError,
+    MessageTooLargeError,
+    ProtocolError,
+    SlowRequestError,
+)
 
 Scope = dict[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -64,7 +70,12 @@ class FastLane:
             return
         if body is None:  # gone in the middle: nobody is there to be answered
             return
-        call = functools.partial(_call, view, ASGIRequest(scope, BytesIO(body)), arguments)
+        try:
+            request = ASGIRequest(scope, BytesIO(body))
+        except ValueError:  # Django reads query and content type at once, and either may be nonsense
+            await _send(send, problem_response(MalformedMessageError("the address or a header cannot be read")))
+            return
+        call = functools.partial(_call, view, request, arguments)
         try:
             response = await asyncio.get_running_loop().run_in_executor(_threads, call)
         except Exception:

@@ -42,7 +42,9 @@ Answer = tuple[int, dict[str, str], bytes]
 GONE = {"type": "http.disconnect"}
 
 
-def converse(method: str, path: str, *incoming: dict[str, Any], **headers: str) -> list[dict[str, Any]]:
+def converse(
+    method: str, path: str, *incoming: dict[str, Any], query: bytes = b"", **headers: str
+) -> list[dict[str, Any]]:
     """What the lane sends to whoever says this and then no more."""
 
     async def scene() -> list[dict[str, Any]]:
@@ -57,19 +59,19 @@ def converse(method: str, path: str, *incoming: dict[str, Any], **headers: str) 
             sent.append(message)
 
         raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": raw}
+        scope = {"type": "http", "method": method, "path": path, "query_string": query, "headers": raw}
         await LANE(scope, receive, send)
         return sent
 
     return asyncio.run(scene())
 
 
-def ask(method: str, path: str, *pieces: bytes, hang: bool = False, **headers: str) -> Answer:
+def ask(method: str, path: str, *pieces: bytes, hang: bool = False, query: bytes = b"", **headers: str) -> Answer:
     incoming = [
         {"type": "http.request", "body": piece, "more_body": number + 1 < len(pieces) or hang}
         for number, piece in enumerate(pieces or (b"",))
     ]
-    start, body = converse(method, path, *incoming, **headers)
+    start, body = converse(method, path, *incoming, query=query, **headers)
     return start["status"], {name.decode(): value.decode() for name, value in start["headers"]}, body["body"]
 
 
@@ -85,6 +87,14 @@ def test_a_view_in_the_lane_answers_as_it_stands_in_the_table() -> None:
     assert headers["etag"] == '"1"' and headers["x-content-type-options"] == "nosniff"
     assert headers["content-length"] == str(len(body))
     assert ask("GET", "/echo/word")[2] == b"GET word "
+
+
+@pytest.mark.parametrize(
+    "nonsense", [{"query": b"a=\xff"}, {"content_type": "text/plain; x*=nope''abc"}], ids=["query", "content type"]
+)
+def test_a_request_that_cannot_be_read_is_refused_and_no_fault_of_ours(nonsense: dict[str, Any]) -> None:
+    status, _, body = ask("POST", "/echo", b"one", **nonsense)
+    assert (status, json.loads(body)["type"]) == (400, "malformed_message")
 
 
 def test_every_other_address_goes_on() -> None:
