@@ -51,7 +51,7 @@ PROBLEMS: Final[Mapping[type[domain.LatticewardError], tuple[int, str]]] = {
     domain.NotPermittedError: (403, "You may not do this."),
     domain.SecondPersonError: (403, "Two people decide this: another person than the one who proposed it."),
     domain.TooManyRequestsError: (429, "Too many of these are open already. Wait for one to end."),
-    domain.ThrottledError: (429, "Too many requests in this minute. Wait as long as Retry-After says, then repeat."),
+    domain.ThrottledError: (429, "Too many requests in this time. Wait as long as Retry-After says, then repeat."),
     domain.RecomputationError: (409, "The round does not follow from the updates that it says it counted."),
     domain.LedgerError: (409, "The ledger could not be verified."),
     domain.InclusionProofError: (409, "The inclusion proof does not verify."),

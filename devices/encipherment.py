@@ -8,10 +8,11 @@ a copied key as a second renewal is: it binds nothing that speaks for the device
 
 import hashlib
 import hmac
+import math
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from django.db import IntegrityError, transaction
@@ -42,8 +43,14 @@ from latticeward.errors import (
     NotPermittedError,
     StaleStateError,
     StateError,
+    ThrottledError,
 )
 from latticeward.lifecycle import ENCIPHERMENT, DeviceState, EnciphermentState
+
+# Each new certificate puts the one before it on the revocation list, which everybody fetches, and each request stands
+# in the ledger: one device must not be able to fill either.
+REQUESTS_A_DAY: Final = 16
+_DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,8 @@ def begin_encipherment(*, device: Device, epoch: int, request: bytes, now: datet
     2. R fits those keys, and its key is of the device's parameter set (``verify_encipherment_request``).
     3. The same R again gets its answer again, or another challenge if that has expired; another R ends the one that
        is under way, unless its certificate is being made.
-    4. The key is unknown: neither registered, nor the lattice half of a hybrid key.
+    4. The device has not asked as often as it may in a day.
+    5. The key is unknown: neither registered, nor the lattice half of a hybrid key.
 
     Args:
         device: as authenticated by the request's signatures.
@@ -72,7 +80,8 @@ def begin_encipherment(*, device: Device, epoch: int, request: bytes, now: datet
         NotPermittedError, KeyUsageError: 1.
         ProtocolError, WrongContextError: 2.
         StateError: 3; the device may come again later.
-        KeyUsageError: 4.
+        ThrottledError: 4.
+        KeyUsageError: 5.
     """
     now = now or timezone.now()
     # 1
@@ -102,6 +111,9 @@ def begin_encipherment(*, device: Device, epoch: int, request: bytes, now: datet
         raise StateError(f"the certificate of request {earlier.id} is being made")
 
     # 4
+    _require_few(device, now)
+
+    # 5
     refuse_known(verified.request.key)
     try:
         with transaction.atomic():
@@ -110,6 +122,17 @@ def begin_encipherment(*, device: Device, epoch: int, request: bytes, now: datet
             return _begin(device, verified, digest, now)
     except IntegrityError as exc:
         raise StaleStateError(f"another request of device {device.id} came first") from exc
+
+
+def _require_few(device: Device, now: datetime) -> None:
+    asked = device.encipherments.filter(begun_at__gt=now - _DAY).order_by("begun_at")
+    times = list(asked.values_list("begun_at", flat=True))
+    if len(times) >= REQUESTS_A_DAY:
+        wait = times[-REQUESTS_A_DAY] + _DAY - now
+        raise ThrottledError(
+            f"device {device.id} has asked for {REQUESTS_A_DAY} encipherment certificates in a day",
+            retry_after_seconds=max(1, math.ceil(wait.total_seconds())),
+        )
 
 
 def _begin(device: Device, verified: VerifiedEnciphermentRequest, digest: str, now: datetime) -> BegunEncipherment:

@@ -202,10 +202,10 @@ class TooManyRequestsError(StateError):
 
 
 class ThrottledError(StateError):
-    """More requests in this minute than the sender may make; nothing was done.
+    """More requests in this minute or day than the sender may make; nothing was done.
 
     Args:
-        retry_after_seconds: when the next minute begins, at least 1.
+        retry_after_seconds: when it may make the next one, at least 1.
     """
 
     code = "throttled"

@@ -33,6 +33,7 @@ from latticeward.errors import (
     NotFoundError,
     NotPermittedError,
     StateError,
+    ThrottledError,
     UnsupportedSuiteError,
     WrongContextError,
 )
@@ -403,3 +404,19 @@ def test_the_lattice_half_is_the_first_part_of_a_hybrid_key() -> None:
         assert key.lattice_raw == key.raw[:length]
     fresh = DeciphermentKey.from_seed(secrets.token_bytes(64), "ml-kem-1024")
     refuse_known(fresh.encipherment_key)
+
+
+def test_a_device_cannot_fill_revocation_list_and_ledger(machine: Machine) -> None:
+    last = Enciphering(machine)
+    for _ in range(encipherment.REQUESTS_A_DAY - 1):
+        Enciphering(machine).begin()
+    mac = last.begin()
+    events = AuditEntry.objects.count()
+    with pytest.raises(ThrottledError) as refused:
+        Enciphering(machine).begin()
+    assert 0 < refused.value.retry_after_seconds <= 24 * 3600
+    assert AuditEntry.objects.count() == events
+    # The same request again is no further one, and neither is the end of the one that is under way.
+    assert last.begin() == mac and last.finish(mac) == "proven" and issue_encipherments() == 1
+    tomorrow = datetime.now(UTC) + timedelta(days=1, minutes=1)
+    assert Enciphering(machine).begin(now=tomorrow)
