@@ -201,16 +201,18 @@ class SignedRequestAuthentication(BaseAuthentication):
 # A device that enrols is new to this process, so these are asked for each of them.
 _AUTHENTICATION_KEY: Final = PreparedSelect(
     lambda key_id: Key.objects.filter(owner=Owner.DEVICE, purpose="authentication", key_id=key_id).only(
-        "subject_id", "epoch", "public_key", "algorithm"
+        "subject_id", "epoch", "public_key", "algorithm", "created_at"
     ),
     str,
 )
+# Of one set, that is registered in one instant: an epoch has several after a renewal that ended without a certificate.
 _CLASSICAL_KEY: Final = PreparedSelect(
-    lambda subject_id, epoch: Key.objects.filter(subject_id=subject_id, purpose="classical", epoch=epoch).only(
-        "key_id", "public_key"
-    ),
+    lambda subject_id, epoch, created_at: Key.objects.filter(
+        subject_id=subject_id, purpose="classical", epoch=epoch, created_at=created_at
+    ).only("key_id", "public_key"),
     str,
     int,
+    datetime,
 )
 _DEVICE: Final = PreparedSelect(
     lambda device_id: Device.objects.select_related("site__federation", "device_class").filter(pk=device_id), UUID
@@ -232,7 +234,8 @@ def _identity(key_id: str) -> _Identity:
     key = _AUTHENTICATION_KEY.first(key_id)
     if key is None:
         raise NotAuthenticatedError(f"no device has the authentication key {key_id}")
-    (classical,), (device,) = _CLASSICAL_KEY(key.subject_id, key.epoch), _DEVICE(UUID(key.subject_id))
+    (classical,) = _CLASSICAL_KEY(key.subject_id, key.epoch, key.created_at)
+    (device,) = _DEVICE(UUID(key.subject_id))
     return _Identity(
         device_id=device.id,
         site=device.site,

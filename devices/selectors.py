@@ -93,7 +93,7 @@ def fleet_rows(devices: Iterable[Device]) -> list[FleetRow]:
     devices = list(devices)
     ids = [str(device.id) for device in devices]
     ends = certificate_ends(ids)
-    signing = Key.objects.filter(subject_id__in=ids, purpose="signing").order_by("epoch")
+    signing = Key.objects.filter(subject_id__in=ids, purpose="signing").order_by("epoch", "created_at")
     fingerprints = {key.subject_id: speakable(bytes.fromhex(key.key_id)) for key in signing}
     found = doubts(ids)
     now = timezone.now()

@@ -117,9 +117,12 @@ def trust_document() -> bytes:
 
 
 def device_keys(subject_id: str, *, epoch: int) -> dict[str, Key]:
-    """The registered keys of one epoch of a device, by role, whatever their state; not its encipherment keys."""
+    """The registered keys of one epoch of a device, by role, whatever their state; not its encipherment keys.
+
+    Of several sets the last one: the earlier ones are of renewals that ended without a certificate.
+    """
     rows = Key.objects.filter(owner=Owner.DEVICE, subject_id=subject_id, epoch=epoch, purpose__in=DEVICE_ROLES)
-    return {row.purpose: row for row in rows}
+    return {row.purpose: row for row in rows.order_by("created_at")}
 
 
 def public_keys(subject_id: str, *, epoch: int) -> DevicePublicKeys:

@@ -217,6 +217,25 @@ def test_a_proven_branch_is_not_issued_after_a_conflict_and_its_keys_are_retired
     assert states(machine, 2) == {"deactivated"}
 
 
+def test_after_a_proven_branch_was_retired_the_keys_of_the_next_one_are_those_that_count(machine: Machine) -> None:
+    ask(machine)
+    first = Renewing(machine)
+    first.finish(first.begin())
+    with pytest.raises(RenewalConflictError):
+        Renewing(machine).begin()
+    services.reinstate_device(device_id=device_of(machine).id, actor="user:1")
+    present = renewed(machine)
+    device = device_of(machine)
+    assert authenticate(present.facts()).device == device
+    wanted = present.keys.public.to_wire()
+    found = {role: bytes(key.public_key) for role, key in device_keys(str(device.id), epoch=2).items()}
+    assert found == {role: wanted[role]["public_key"] for role in found}
+    again = renewed(present)
+    assert authenticate(again.facts()).device == device_of(machine)
+    with pytest.raises(CertificateRevokedError):
+        authenticate(replace(machine, keys=first.keys).facts())
+
+
 def test_a_device_that_a_person_reinstates_after_a_conflict_may_renew_again(machine: Machine) -> None:
     ask(machine)
     mine = Renewing(machine)
