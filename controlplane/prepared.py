@@ -4,20 +4,21 @@ Django builds and compiles the SQL of a query anew for every call. For the narro
 day this costs several times what driver and database take. A statement here is written as a query of the ORM, like any
 other, is compiled when it is first called, and from then on only its values change.
 
-A value stands for one parameter, so a statement whose text depends on values (a filter that may be missing, a
-comparison with None) does not belong here; one that differs by a list of any length is a ``CompiledQuery``.
+A value stands for one parameter, a list for as many as it has: the SQL is kept by database and lengths of lists. A
+statement whose text depends on more (a filter that may be missing, a comparison with None) does not belong here.
 """
 
 import copy
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from types import SimpleNamespace
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, get_args
 from uuid import UUID, uuid4
 
 from django.db import DEFAULT_DB_ALIAS, connection, connections, models
+from django.db.models.query import ValuesListIterable
 from django.db.models.sql import UpdateQuery
 
 Row = TypeVar("Row")
@@ -31,69 +32,79 @@ _SAMPLES: Final[dict[type, Callable[[], Any]]] = {
 }
 
 
-class PreparedSelect(Generic[Row]):
-    """A query for rows: model instances, or tuples of a ``values_list``.
+class _Prepared:
+    """A statement and what was compiled of it.
 
     Args:
-        queries: makes the query for one value of each kind.
-        kinds: of the values: ``str``, ``int``, ``UUID`` or ``datetime``.
+        written: writes the statement as the ORM has it, for one value of each kind.
+        kinds: of the values: ``str``, ``int``, ``UUID`` or ``datetime``, or ``list[…]`` of one of these for what
+            stands in an ``…__in``: any collection of different values, not empty.
     """
 
-    def __init__(self, queries: "Callable[..., models.QuerySet[Any, Row]]", *kinds: type) -> None:
-        self._queries = queries
+    def __init__(self, written: Callable[..., Any], *kinds: type) -> None:
+        self._written = written
         self._kinds = kinds
+        self._lists = [place for place, kind in enumerate(kinds) if get_args(kind)]
+        self._compiled: dict[tuple[str, tuple[int, ...]], Any] = {}
+
+    def _for(self, values: Sequence[Any]) -> tuple[Any, tuple[Any, ...]]:
+        """What is compiled for values like these, and its parameters for these."""
+        key = (connections[DEFAULT_DB_ALIAS].vendor, tuple([len(values[place]) for place in self._lists]))
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            samples = [_sample(kind, value) for kind, value in zip(self._kinds, values, strict=True)]
+            compiled = self._compiled[key] = self._compile(self._written(*samples), self._flat(samples))
+        return compiled, compiled.parameters(self._flat(values))
+
+    def _flat(self, values: Sequence[Any]) -> Sequence[Any]:
+        if not self._lists:
+            return values
+        return [one for place, value in enumerate(values) for one in (value if place in self._lists else (value,))]
+
+    def _compile(self, written: Any, samples: Sequence[Any]) -> "_Compiled":
+        raise NotImplementedError
+
+
+class PreparedSelect(_Prepared, Generic[Row]):
+    """A query for rows: model instances, or tuples of a ``values_list``."""
+
+    def __init__(self, queries: "Callable[..., models.QuerySet[Any, Row]]", *kinds: type) -> None:
+        super().__init__(queries, *kinds)
 
     def __call__(self, *values: Any) -> list[Row]:
-        """The rows for these values."""
-        rows, compiled = self._compiled
-        # Django's own iterable, over a compiler that has compiled already.
-        compiler = copy.copy(compiled.compiler)
-        compiler.connection = connections[DEFAULT_DB_ALIAS]  # of this thread, not of the one that came first
-        compiler.as_sql = lambda: (compiled.sql, compiled.parameters(values))
-        query = SimpleNamespace(get_compiler=lambda using: compiler)
-        return list(rows(SimpleNamespace(query=query, db=DEFAULT_DB_ALIAS, _known_related_objects={}, _fields=())))
+        """The rows for these values; none, unasked, where a list is empty."""
+        if not all(values[place] for place in self._lists):
+            return []
+        compiled, parameters = self._for(values)
+        rows: list[Row] = compiled.rows(parameters)
+        return rows
 
     def first(self, *values: Any) -> Row | None:
         """The first row, or None; the query itself says if it wants one of many."""
         rows = self(*values)
         return rows[0] if rows else None
 
-    @cached_property
-    def _compiled(self) -> tuple[Callable[[Any], Iterable[Row]], "_Compiled"]:
-        samples = [_SAMPLES[kind]() for kind in self._kinds]
-        asked: Any = self._queries(*samples)
-        compiled = _Compiled(asked.query, samples)
-        converters = compiled.compiler.get_converters(
-            [column for column, *_ in compiled.compiler.select[: compiled.compiler.col_count]]
-        )
-        compiled.compiler.get_converters = lambda columns: converters
-        return asked._iterable_class, compiled
+    def _compile(self, written: Any, samples: Sequence[Any]) -> "_CompiledSelect":
+        return _CompiledSelect(written, samples)
 
 
-class PreparedUpdate:
-    """A conditional update.
-
-    Args:
-        queries: makes the query for the rows, and the new values of columns, for one value of each kind.
-        kinds: of the values: ``str``, ``int``, ``UUID`` or ``datetime``.
-    """
+class PreparedUpdate(_Prepared):
+    """A conditional update: its query for the rows, and the new values of columns."""
 
     def __init__(
-        self, queries: "Callable[..., tuple[models.QuerySet[Any, Any], dict[str, Any]]]", *kinds: type
+        self, updates: "Callable[..., tuple[models.QuerySet[Any, Any], dict[str, Any]]]", *kinds: type
     ) -> None:
-        self._queries = queries
-        self._kinds = kinds
+        super().__init__(updates, *kinds)
 
     def __call__(self, *values: Any) -> int:
         """How many rows were changed."""
+        compiled, parameters = self._for(values)
         with connection.cursor() as cursor:
-            cursor.execute(self._compiled.sql, self._compiled.parameters(values))
+            cursor.execute(compiled.sql, parameters)
             return int(cursor.rowcount)
 
-    @cached_property
-    def _compiled(self) -> "_Compiled":
-        samples = [_SAMPLES[kind]() for kind in self._kinds]
-        rows, columns = self._queries(*samples)
+    def _compile(self, written: Any, samples: Sequence[Any]) -> "_Compiled":
+        rows, columns = written
         query: Any = rows.query.chain(UpdateQuery)
         query.add_update_values(columns)
         return _Compiled(query, samples)
@@ -112,7 +123,36 @@ class _Compiled:
 
     def parameters(self, values: Sequence[Any]) -> tuple[Any, ...]:
         adapted = _adapted(values)
-        return tuple(one if place is None else adapted[place] for place, one in self._given)
+        return tuple([one if place is None else adapted[place] for place, one in self._given])
+
+
+class _CompiledSelect(_Compiled):
+    """With what makes rows of the database's answer: Django's own iterable, where they are not those of the driver."""
+
+    def __init__(self, asked: Any, samples: Sequence[Any]) -> None:
+        super().__init__(asked.query, samples)
+        compiler = self.compiler
+        converters = compiler.get_converters([column for column, *_ in compiler.select[: compiler.col_count]])
+        compiler.get_converters = lambda columns: converters
+        self._iterable = asked._iterable_class
+        self._as_driver = self._iterable is ValuesListIterable and not converters and not compiler.has_extra_select
+
+    def rows(self, parameters: tuple[Any, ...]) -> list[Any]:
+        if self._as_driver:
+            with connection.cursor() as cursor:
+                cursor.execute(self.sql, parameters)
+                return list(cursor.fetchall())
+        compiler = copy.copy(self.compiler)  # it has compiled already
+        compiler.connection = connections[DEFAULT_DB_ALIAS]  # of this thread, not of the one that came first
+        compiler.as_sql = lambda: (self.sql, parameters)
+        query = SimpleNamespace(get_compiler=lambda using: compiler)
+        asked = SimpleNamespace(query=query, db=DEFAULT_DB_ALIAS, _known_related_objects={}, _fields=())
+        return list(self._iterable(asked))
+
+
+def _sample(kind: type, value: Any) -> Any:
+    of = get_args(kind)
+    return [_SAMPLES[of[0]]() for _ in value] if of else _SAMPLES[kind]()
 
 
 def insert_rows(rows: Sequence[models.Model]) -> None:

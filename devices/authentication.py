@@ -24,7 +24,6 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
 from controlplane.addresses import client_address
-from controlplane.compiled_query import CompiledQuery
 from controlplane.prepared import PreparedSelect, PreparedUpdate
 from controlplane.throttles import Limit, require_left, spend_by_address
 from devices.models import Device, DeviceClass, Site
@@ -262,22 +261,20 @@ class _KeyStanding:
 
 
 _FIELDS: Final = [field.attname for field in Device._meta.concrete_fields]
-_devices: Final = CompiledQuery(
-    lambda: Device.objects.values_list(*_FIELDS), lookup="pk", field=Device._meta.get_field("id")
+_DEVICES: Final = PreparedSelect(
+    lambda device_ids: Device.objects.filter(pk__in=device_ids).values_list(*_FIELDS), list[UUID]
 )
-_keys: Final = CompiledQuery(
-    lambda: Key.objects.values_list("key_id", *_KeyStanding.__slots__),
-    lookup="key_id",
-    field=Key._meta.get_field("key_id"),
+_KEYS: Final = PreparedSelect(
+    lambda key_ids: Key.objects.filter(key_id__in=key_ids).values_list("key_id", *_KeyStanding.__slots__), list[str]
 )
 
 
 def _standing(key_ids: Collection[str]) -> dict[str, tuple[Device, _KeyStanding]]:
     """By key id, device and key as they stand now: two narrow questions, since this runs for every request."""
     known = {key_id: _identity(key_id) for key_id in key_ids}
-    rows = {row[0]: row for row in _devices({identity.device_id for identity in known.values()})}
+    rows = {row[0]: row for row in _DEVICES({identity.device_id for identity in known.values()})}
     standing = {}
-    for key_id, *columns in _keys(key_ids):
+    for key_id, *columns in _KEYS(key_ids):
         identity = known[key_id]
         device = Device.from_db(DEFAULT_DB_ALIAS, _FIELDS, rows[identity.device_id])
         device.site, device.device_class = identity.site, identity.device_class

@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from controlplane.audit.models import AuditEntry
-from controlplane.compiled_query import CompiledQuery
+from controlplane.prepared import PreparedSelect
 from devices.models import Device, Federation
 from devices.suites import accepted_suites
 from keys.models import Key, Owner
@@ -119,14 +119,13 @@ def fleet_rows(devices: Iterable[Device]) -> list[FleetRow]:
 
 
 _SHOWN: Final = (KeyState.PRE_ACTIVE, KeyState.ACTIVE, KeyState.SUSPENDED, KeyState.DEACTIVATED)
-_own_keys: Final = CompiledQuery(
-    lambda: (
-        Key.objects.filter(owner=Owner.DEVICE, state__in=_SHOWN)
+_OWN_KEYS: Final = PreparedSelect(
+    lambda subject_id: (
+        Key.objects.filter(owner=Owner.DEVICE, state__in=_SHOWN, subject_id=subject_id)
         .order_by("-epoch", "purpose")
         .values_list("purpose", "algorithm", "key_id", "epoch", "state", "not_after_at")
     ),
-    lookup="subject_id",
-    field=Key._meta.get_field("subject_id"),
+    str,
 )
 
 
@@ -151,7 +150,7 @@ def read_self(device: Device) -> dict[str, Any]:
                 "state": state,
                 "not_after": end,
             }
-            for purpose, algorithm, key_id, epoch, state, end in _own_keys([subject])
+            for purpose, algorithm, key_id, epoch, state, end in _OWN_KEYS(subject)
         ],
         "certificate_not_after": certificate_end(subject),
         "renew_from": _renew_from(subject, device.key_epoch),

@@ -11,7 +11,6 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from controlplane.audit.models import AuditEntry
-from controlplane.compiled_query import CompiledQuery
 from controlplane.prepared import PreparedSelect
 from keys.models import Certificate, Key, Owner, RevocationList, Statement, StatementKind, StatusAnswer
 from latticeward.crypto.keys import (
@@ -154,16 +153,18 @@ def certificate_ends(subject_ids: list[str]) -> dict[str, datetime]:
     return dict(rows.order_by("created_at").values_list("key__subject_id", "not_after_at"))
 
 
-_ends: Final = CompiledQuery(
-    lambda: _identities().order_by("-created_at").values_list("not_after_at"),
-    lookup="key__subject_id",
-    field=Key._meta.get_field("subject_id"),
+_END: Final = PreparedSelect(
+    lambda subject_id: (
+        _identities().filter(key__subject_id=subject_id).order_by("-created_at").values_list("not_after_at")[:1]
+    ),
+    str,
 )
 
 
 def certificate_end(subject_id: str) -> datetime | None:
     """When the newest certificate of one subject ends; None if it has none."""
-    return next((end for (end,) in _ends([subject_id])), None)
+    row = _END.first(subject_id)
+    return row[0] if row else None
 
 
 def _identities() -> QuerySet[Certificate]:

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import DEFAULT_DB_ALIAS, IntegrityError, connection, connections, transaction
 
 from controlplane.audit.models import AuditEntry
 from controlplane.prepared import PreparedSelect, PreparedUpdate, insert_rows
@@ -52,12 +52,62 @@ def test_columns_come_as_the_orm_gives_them() -> None:
     assert columns("heart") == [(heart.id, NOW)]
 
 
+def test_a_list_asks_for_the_values_of_this_call_however_many(django_assert_num_queries: Any) -> None:
+    known = {slug: federation(slug) for slug in ("brain", "heart", "kidney", "lung")}
+    Federation.objects.bulk_create(known.values())
+    select = PreparedSelect(
+        lambda ids, name: (
+            Federation.objects.filter(pk__in=ids).exclude(name=name).order_by("-slug").values_list("id", "slug")
+        ),
+        list[UUID],
+        str,
+    )
+
+    def slugs(*asked: str, but: str = "") -> list[str]:
+        return [slug for _, slug in select({known[slug].id for slug in asked}, but)]
+
+    for _ in range(2):  # compiled now, and kept
+        assert slugs("brain") == ["brain"] and slugs("lung") == ["lung"]
+        assert slugs("brain", "heart", "lung") == ["lung", "heart", "brain"]
+        assert slugs("brain", "heart", "lung", but="Heart") == ["lung", "brain"]
+    assert select([uuid4()], "") == []
+    with django_assert_num_queries(0):
+        assert select([], "") == []
+
+
+def test_what_is_kept_is_of_one_database_and_number_of_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+
+    def named(slugs: list[str]) -> Any:
+        written.append(len(slugs))
+        return Federation.objects.filter(slug__in=slugs)
+
+    select = PreparedSelect(named, list[str])
+    for asked in (["a"], ["b"], ["a", "b"], ["c"], ["c", "d"]):
+        select(asked)
+    assert written == [1, 2]
+    monkeypatch.setattr(connections[DEFAULT_DB_ALIAS], "vendor", "another")
+    select(["a"])
+    assert written == [1, 2, 1]
+
+
+def test_rows_that_are_found_by_a_list_are_those_of_the_orm() -> None:
+    known = [federation("heart"), federation("lung")]
+    Federation.objects.bulk_create(known)
+    select = PreparedSelect(lambda slugs: Federation.objects.filter(slug__in=slugs).order_by("slug"), list[str])
+    assert select(("lung", "heart")) == known
+    assert [row.created_at for row in select(["lung"])] == [NOW]
+
+
 def test_an_update_changes_the_rows_that_it_names_and_says_how_many() -> None:
     heart, lung = federation("heart"), federation("lung")
     Federation.objects.bulk_create([heart, lung])
     rename = PreparedUpdate(lambda pk, name: (Federation.objects.filter(pk=pk, name="Lung"), {"name": name}), UUID, str)
     assert (rename(heart.id, "x"), rename(lung.id, "Lungs"), rename(lung.id, "y")) == (0, 1, 0)
     assert set(Federation.objects.values_list("name", flat=True)) == {"Heart", "Lungs"}
+    close = PreparedUpdate(lambda ids, name: (Federation.objects.filter(pk__in=ids), {"name": name}), list[UUID], str)
+    assert close([heart.id, lung.id], "Closed") == 2
+    assert set(Federation.objects.values_list("name", flat=True)) == {"Closed"}
 
 
 def test_a_value_that_the_statement_does_not_use_is_a_mistake() -> None:
