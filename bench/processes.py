@@ -168,5 +168,9 @@ def tail(path: Path, lines: int = 15) -> str:
 
 
 def end_with_parent() -> None:
-    """Run in a child before its program: the kernel sends it SIGINT when the driver dies in whatever way."""
+    """Run in a child before its program: the kernel sends it SIGINT when the driver dies in whatever way.
+
+    A shell starts what it puts in the background deaf to SIGINT, and children inherit that.
+    """
+    signal.signal(_END, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _END)

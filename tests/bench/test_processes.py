@@ -61,9 +61,10 @@ def test_a_child_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pyt
     assert child.process.returncode == -signal.SIGKILL
 
 
-def test_a_killed_driver_leaves_no_child_behind(tmp_path: Path) -> None:
+def test_a_killed_driver_leaves_no_child_behind_even_one_that_a_shell_put_in_the_background(tmp_path: Path) -> None:
     driver = (
-        "import pathlib, sys, time\n"
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "from bench.processes import Processes\n"
         "children = Processes(logs=pathlib.Path(sys.argv[1]), environment={})\n"
         "child = children.start('server', ['-c', 'import time; time.sleep(60)'])\n"
