@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,6 +12,14 @@ from django.http import HttpRequest, HttpResponse
 
 from controlplane import fast_lane
 from controlplane.fast_lane import UUID_PATTERN, FastLane
+
+
+@pytest.fixture(autouse=True)
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Threads of this test's own: those of the module may hold the database connection of another test."""
+    with ThreadPoolExecutor(1) as own:
+        monkeypatch.setattr(fast_lane, "_threads", own)
+        yield
 
 
 def echo(request: HttpRequest, word: str = "") -> HttpResponse:
