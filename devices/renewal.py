@@ -22,7 +22,7 @@ from django.utils import timezone
 
 from controlplane.audit.services import record
 from controlplane.transitions import apply_transition
-from devices.models import Device, Renewal
+from devices.models import Device, DeviceClass, Renewal
 from devices.services import get_device, suspend_device
 from devices.suites import choose_suite
 from keys import vault
@@ -109,7 +109,7 @@ def begin_renewal(*, device: Device, epoch: int, transcript: bytes, now: datetim
     # 4
     refuse_registered(verified.transcript.keys)
     require_certifiable(verified.transcript.keys)
-    suite = choose_suite(verified.transcript, device.device_class).id
+    suite = choose_suite(verified.transcript, _class_of(device)).id
     try:
         return _begin(device, verified, digest, suite, now)
     except IntegrityError:
@@ -118,6 +118,11 @@ def begin_renewal(*, device: Device, epoch: int, transcript: bytes, now: datetim
         if earlier.transcript_digest != digest:
             raise _conflict(device, earlier, digest) from None
         return BegunRenewal(earlier.id, bytes(earlier.answer))
+
+
+def _class_of(device: Device) -> DeviceClass:
+    # As it stands now: an authenticated device brings its class as this process first saw it, perhaps weeks ago.
+    return DeviceClass.objects.get(pk=device.device_class_id)
 
 
 def _begin(device: Device, verified: VerifiedRenewal, digest: str, suite: str, now: datetime) -> BegunRenewal:
@@ -165,7 +170,7 @@ def _answer_again(device: Device, earlier: Renewal, verified: VerifiedRenewal, n
     if earlier.state != RenewalState.BEGUN or (earlier.expires_at > now and earlier.wrapped_challenge is not None):
         return BegunRenewal(earlier.id, bytes(earlier.answer))
     try:
-        suite = choose_suite(verified.transcript, device.device_class).id
+        suite = choose_suite(verified.transcript, _class_of(device)).id
     except UnsupportedSuiteError as error:
         # Policy has changed since; ended by us, so that the device's next T1 is no second one.
         lapse(earlier, code=error.code, actor="system")

@@ -12,7 +12,7 @@ from django.utils import timezone
 from controlplane.audit.models import AuditEntry
 from devices import renewal, selectors, services, tasks
 from devices.authentication import Admit, authenticate
-from devices.models import Device, Renewal, Site
+from devices.models import Device, DeviceClass, Renewal, Site
 from devices.renewal_issuing import issue_renewals
 from keys import issuing
 from keys.models import Certificate, Key, Reason, Statement
@@ -245,6 +245,16 @@ def test_a_device_that_a_person_reinstates_after_a_conflict_may_renew_again(mach
     services.reinstate_device(device_id=device_of(machine).id, actor="user:1")
     again = Renewing(machine)
     assert again.finish(again.begin()) == "proven"
+
+
+def test_what_a_class_asks_for_now_counts_and_not_what_it_asked_when_the_keys_were_first_seen(machine: Machine) -> None:
+    ask(machine)
+    authenticate(machine.facts())
+    DeviceClass.objects.update(suite_floor="high", default_suite="high")
+    asking = authenticate(machine.facts()).device
+    with pytest.raises(UnsupportedSuiteError):
+        renewal.begin_renewal(device=asking, epoch=1, transcript=Renewing(machine).transcript())
+    assert nothing_renewed(machine) and not Renewal.objects.exists()
 
 
 # --- bad input: nothing half-done remains ----------------------------------------------------------------------------
