@@ -288,6 +288,23 @@ def test_a_header_value_with_a_line_break_cannot_forge_a_component() -> None:
         verify(with_header(facts, "content-type", lambda value: value + '\n"@path": /api/v1/work'))
 
 
+def test_a_header_value_is_printable_ascii_with_spaces_only_between() -> None:
+    def refused(value: str) -> bool:
+        facts = RequestFacts(method="GET", authority=AUTHORITY, path="/", query="", headers=(("upload-id", value),))
+        try:
+            return facts.header("upload-id") != value
+        except MalformedMessageError:
+            return True
+
+    characters = [chr(number) for number in (*range(0x180), 0x3000, 0xFF21, 0x1D7D8, 0xDC80)]
+    inside = {character for character in characters if not refused(f"a{character}z")}
+    assert inside == set(map(chr, range(0x20, 0x7F)))
+    for places in ("{}", "{}z", "a{}"):
+        allowed = {character for character in characters if not refused(places.format(character))}
+        assert allowed == inside - {" "}
+    assert refused("")
+
+
 def test_the_first_byte_of_a_signature_base_is_a_quotation_mark() -> None:
     assert signature_base([("@method", "GET")], "()").startswith(b'"@method"')
 
