@@ -320,7 +320,7 @@ def verify_request(
         key_id=pq.key_id,
         nonce=pq.nonce,
         created_at=datetime.fromtimestamp(pq.created, UTC),
-        content_digest=_parse_content_digest(facts.header("content-digest")),
+        content_digest=_content_digest(components),
     )
 
 
@@ -352,13 +352,14 @@ def _required_components(facts: RequestFacts) -> list[tuple[str, str]]:
     for name in STEERING_HEADERS:
         if name in carried and (value := facts.header(name)) is not None:
             components.append((name, value))
-    if facts.method in _BODY_METHODS and facts.header("content-digest") is None:
+    if facts.method in _BODY_METHODS and "content-digest" not in carried:
         raise MalformedMessageError("a request with a body must carry a Content-Digest")
-    _parse_content_digest(facts.header("content-digest"))
+    _content_digest(components)
     return components
 
 
-def _parse_content_digest(value: str | None) -> bytes | None:
+def _content_digest(components: Iterable[tuple[str, str]]) -> bytes | None:
+    value = dict(components).get("content-digest")
     if value is None:
         return None
     match = _DIGEST.fullmatch(value)
