@@ -49,6 +49,8 @@ SMALL_BODY_BYTES: Final = 64 * 1024
 # What one answer holds in memory of a large body, beside what the transport has not sent yet.
 PIECE_BYTES: Final = 1024 * 1024
 _UUID: Final = r"(?P<id>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+# Made once: with separators of our own, ``json.dumps`` makes an encoder for every answer.
+_compact: Final = json.JSONEncoder(separators=(",", ":")).encode
 # Database work of the door; each thread keeps its own connection.
 _threads: Final = ThreadPoolExecutor(max_workers=8, thread_name_prefix="door")
 
@@ -76,7 +78,7 @@ class Reply:
 
     @classmethod
     def json(cls, value: Any, status: int = 200) -> "Reply":
-        return cls(status, json.dumps(value, separators=(",", ":")).encode())
+        return cls(status, _compact(value).encode())
 
     @classmethod
     def cbor(cls, raw: bytes, status: int = 200) -> "Reply":
@@ -84,7 +86,7 @@ class Reply:
 
     @classmethod
     def problem(cls, status: int, body: dict[str, Any]) -> "Reply":
-        reply = cls(status, json.dumps(body, separators=(",", ":")).encode(), PROBLEM_TYPE)
+        reply = cls(status, _compact(body).encode(), PROBLEM_TYPE)
         if status == 401:
             reply.headers.append((b"www-authenticate", b"Signature"))
         elif status == 408:
