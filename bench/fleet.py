@@ -225,25 +225,25 @@ async def _play(seeds: dict[str, dict[str, str]]) -> None:
     slots = asyncio.Semaphore(CONCURRENT)
     busy: set[str] = set()
 
-    async def renew(name: str, suite: str) -> None:
+    async def renew(name: str, suite: str) -> str:
         async with slots:
             await devices[name].renew(suite)
-        busy.discard(name)
+        return name
 
     def asked() -> list[tuple[str, str]]:
         rows = Device.objects.filter(pk__in=list(devices)).exclude(renewal_reason="")
         return [(str(identity), suite) for identity, suite in rows.values_list("id", "renewal_suite")]
 
-    running: set[asyncio.Task[None]] = set()
+    running: set[asyncio.Task[str]] = set()
     while True:
+        # Before the question: its answer may be older than a renewal that ends while it is asked.
+        over = {task for task in running if task.done()}
+        busy -= {task.result() for task in over}
+        running -= over
         for name, suite in await sync_to_async(asked)():
             if name not in busy:
                 busy.add(name)
                 running.add(asyncio.create_task(renew(name, suite)))
-        over = {task for task in running if task.done()}
-        for task in over:
-            task.result()
-        running -= over
         await asyncio.sleep(0.1)
 
 
