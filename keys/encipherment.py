@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from controlplane.audit.services import record
 from controlplane.transitions import apply_transition
-from keys.models import Certificate, Key, Owner, Reason, Revocation, lattice_digest
+from keys.models import Certificate, Key, Owner, Reason, Revocation, in_lock_order, lattice_digest
 from keys.selectors import certificate_of_epoch, server_keys
 from keys.services import open_secret
 from keys.usage import count_use
@@ -112,6 +112,12 @@ def issue_encipherment_certificates(orders: Sequence[EnciphermentOrder], *, acto
     issuing_key = CertificateSigningKey.from_seed(open_secret(issuer.key), issuer.key.algorithm)
     count_use(issuer.key.key_id, len(orders))
     with transaction.atomic():
+        touched = Key.objects.filter(
+            subject_id__in=[order.subject_id for order in orders],
+            purpose=PURPOSE,
+            state__in=(KeyState.PRE_ACTIVE, KeyState.ACTIVE),
+        )
+        list(in_lock_order(touched).values_list("pk"))
         return [_issue(order, issuer, issuing_key, now, actor, feed) for order in orders]
 
 

@@ -20,7 +20,7 @@ from django.utils import timezone
 from controlplane.audit.services import Fact, record_all, record_together
 from controlplane.prepared import insert_rows
 from controlplane.transitions import apply_transitions
-from keys.models import Authority, Certificate, Key, Owner, Statement, StatementKind
+from keys.models import Authority, Certificate, Key, Owner, Statement, StatementKind, in_lock_order
 from keys.selectors import public_keys_of
 from keys.services import open_secret, require_certifiable, signing_key
 from keys.usage import count_use
@@ -108,13 +108,15 @@ def issue_certificates(orders: Sequence[IssueOrder], *, actor: str, feed: str) -
 
 
 def _keys_of(orders: Sequence[IssueOrder]) -> tuple[dict[str, dict[str, Key]], list[Key]]:
-    """The waiting keys of each order by role, and the active ones that they replace."""
+    """The waiting keys of each order by role, and the active ones that they replace; all locked."""
     epochs = {order.subject_id: order.epoch for order in orders}
-    rows = Key.objects.filter(
-        owner=Owner.DEVICE,
-        subject_id__in=epochs,
-        purpose__in=DEVICE_ROLES,
-        state__in=(KeyState.PRE_ACTIVE, KeyState.ACTIVE),
+    rows = in_lock_order(
+        Key.objects.filter(
+            owner=Owner.DEVICE,
+            subject_id__in=epochs,
+            purpose__in=DEVICE_ROLES,
+            state__in=(KeyState.PRE_ACTIVE, KeyState.ACTIVE),
+        )
     )
     waiting: dict[str, dict[str, Key]] = {subject: {} for subject in epochs}
     replaced = []

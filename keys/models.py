@@ -82,6 +82,15 @@ class Key(models.Model):
         return f"{self.purpose} key {self.key_id[:12]} of {self.owner} {self.subject_id}"
 
 
+def in_lock_order(rows: "models.QuerySet[Key]") -> "models.QuerySet[Key]":
+    """The rows as whoever changes several in one transaction reads them first: locked until its end, by primary key.
+
+    All lock keys in this one order, so that no two transactions wait for each other's; and no harder than an update
+    does, so that a row that comes to refer to a key need not wait.
+    """
+    return rows.select_for_update(no_key=True).order_by("pk")
+
+
 class Certificate(models.Model):
     """One X.509 certificate that the authority signed."""
 

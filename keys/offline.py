@@ -44,7 +44,8 @@ def remove_offline(*, file: bytes, passphrase: str, actor: str) -> None:
     rows = _rows()
     _matching_seeds(rows, file, passphrase)
     with transaction.atomic():
-        Key.objects.filter(pk__in=[key.pk for key in rows]).update(wrapped_secret=None)
+        for key in rows:
+            Key.objects.filter(pk=key.pk).update(wrapped_secret=None)
         _record("removed", rows, actor)
     forget_loaded_keys()
 
@@ -66,9 +67,8 @@ def restore_offline(*, file: bytes, passphrase: str, actor: str) -> None:
 
 
 def _rows() -> list[Key]:
-    return list(
-        Key.objects.filter(owner=Owner.AUTHORITY, purpose__in=OFFLINE, state=KeyState.ACTIVE).order_by("purpose")
-    )
+    # In the order in which everybody changes keys (``in_lock_order``).
+    return list(Key.objects.filter(owner=Owner.AUTHORITY, purpose__in=OFFLINE, state=KeyState.ACTIVE).order_by("pk"))
 
 
 def _matching_seeds(rows: list[Key], file: bytes, passphrase: str) -> dict[str, bytes]:

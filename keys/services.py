@@ -13,14 +13,14 @@ from threading import Lock
 from typing import Any, Final
 
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from controlplane.audit.services import record
 from controlplane.prepared import PreparedSelect, insert_rows
 from controlplane.transitions import apply_transition
 from keys import vault
-from keys.models import Authority, Key, Owner, Reason, Revocation, lattice_digest
+from keys.models import Authority, Key, Owner, Reason, Revocation, in_lock_order, lattice_digest
 from keys.usage import count_use
 from latticeward.crypto.certificate import PROFILES
 from latticeward.crypto.certificate_keys import CertificateSigningKey
@@ -217,23 +217,26 @@ def suspend_keys(*, subject_id: str, actor: str, feed: str) -> None:
     tools know nothing of our overlap: these go on hold with the rest.
     """
     now = timezone.now()
-    active = Key.objects.filter(subject_id=subject_id, state=KeyState.ACTIVE)
-    _move(active, "suspend", actor=actor, feed=feed, suspended_at=now)
-    replaced = Key.objects.filter(subject_id=subject_id, state=KeyState.DEACTIVATED, not_after_at__gt=now)
-    replaced.filter(suspended_at=None).update(suspended_at=now)
+    with transaction.atomic():
+        keys = _locked(subject_id)
+        _move(keys.filter(state=KeyState.ACTIVE), "suspend", actor=actor, feed=feed, suspended_at=now)
+        replaced = keys.filter(state=KeyState.DEACTIVATED, not_after_at__gt=now)
+        replaced.filter(suspended_at=None).update(suspended_at=now)
 
 
 def reinstate_keys(*, subject_id: str, actor: str, feed: str) -> None:
     """Make a subject's suspended keys active again, and take the superseded ones off their hold."""
-    suspended = Key.objects.filter(subject_id=subject_id, state=KeyState.SUSPENDED)
-    _move(suspended, "reinstate", actor=actor, feed=feed, suspended_at=None)
-    Key.objects.filter(subject_id=subject_id, state=KeyState.DEACTIVATED).update(suspended_at=None)
+    with transaction.atomic():
+        keys = _locked(subject_id)
+        _move(keys.filter(state=KeyState.SUSPENDED), "reinstate", actor=actor, feed=feed, suspended_at=None)
+        keys.filter(state=KeyState.DEACTIVATED).update(suspended_at=None)
 
 
 def retire_waiting_keys(*, subject_id: str, actor: str, feed: str) -> None:
     """Retire a set of keys that never came into use; they stay registered, so nobody can bring them again."""
-    waiting = Key.objects.filter(subject_id=subject_id, state=KeyState.PRE_ACTIVE, purpose__in=DEVICE_ROLES)
-    _move(waiting, "retire", actor=actor, feed=feed)
+    with transaction.atomic():
+        waiting = _locked(subject_id).filter(state=KeyState.PRE_ACTIVE, purpose__in=DEVICE_ROLES)
+        _move(waiting, "retire", actor=actor, feed=feed)
 
 
 def revoke_keys(
@@ -253,12 +256,13 @@ def revoke_keys(
         states.append(KeyState.DEACTIVATED)
     now = timezone.now()
     with transaction.atomic():
-        rows = list(Key.objects.filter(subject_id=subject_id, state__in=states))
+        keys = _locked(subject_id)
+        rows = list(keys.filter(state__in=states))
         event = "compromise" if compromised else "retire"
         _move(rows, event, actor=actor, feed=feed, reason=reason)
         if not compromised:
             moved = [row.pk for row in rows]
-            replaced = Key.objects.filter(subject_id=subject_id, state=KeyState.DEACTIVATED, not_after_at__gt=now)
+            replaced = keys.filter(state=KeyState.DEACTIVATED, not_after_at__gt=now)
             rows += replaced.filter(revocation__isnull=True).exclude(pk__in=moved)
         Revocation.objects.bulk_create(
             [
@@ -276,10 +280,16 @@ def revoke_keys(
         )
 
 
+def _locked(subject_id: str) -> QuerySet[Key]:
+    """All keys of a subject, locked now, whichever the caller's transaction then takes from among them."""
+    keys = Key.objects.filter(subject_id=subject_id)
+    list(in_lock_order(keys).values_list("pk"))
+    return keys
+
+
 def _move(rows: Iterable[Key], event: str, *, actor: str, feed: str, reason: str | None = None, **columns: Any) -> None:
-    with transaction.atomic():
-        for row in rows:
-            details = {"purpose": row.purpose, "key_id": row.key_id, "epoch": row.epoch, "subject": row.subject_id}
-            if reason is not None:
-                details["reason"] = str(reason)
-            apply_transition(row, KEY, event, actor=actor, feed=feed, details=details, **columns)
+    for row in rows:
+        details = {"purpose": row.purpose, "key_id": row.key_id, "epoch": row.epoch, "subject": row.subject_id}
+        if reason is not None:
+            details["reason"] = str(reason)
+        apply_transition(row, KEY, event, actor=actor, feed=feed, details=details, **columns)

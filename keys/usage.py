@@ -1,13 +1,16 @@
 """How often each key was used, counted so that no signature costs a write.
 
 A process counts in memory and adds its counts to the rows every few seconds, or every many thousand uses, whichever
-comes first; a process that ends adds what it has. A process that is killed loses at most one batch, so the counters
+comes first; a process that ends adds what it has. What cannot be added now is kept for the next time. A process that is
+killed loses at most one batch, and one whose connection breaks during the commit may add a batch twice, so the counters
 are for rotation policies and for people, never for a proof.
 """
 
 import atexit
 import logging
 import time
+from collections.abc import Mapping
+from itertools import islice
 from threading import Lock
 from typing import Final
 
@@ -15,7 +18,7 @@ from django.db import Error, transaction
 from django.db.models import Case, F, Value, When
 from django.utils import timezone
 
-from keys.models import Key
+from keys.models import Key, in_lock_order
 
 logger = logging.getLogger(__name__)
 
@@ -48,21 +51,34 @@ def count_use(key_id: str, times: int = 1) -> None:
 
 
 def flush_uses() -> None:
-    """Add what this process has counted to the rows."""
+    """Add what this process has counted to the rows; what fails stays counted, and is tried again with the next batch.
+
+    Raises:
+        Error: the database refuses, or is not there.
+    """
     global _total, _flushed_at
     with _lock:
+        # The total is of what came since, so that a database that is away is not asked anew for every use.
         counts, _total, _flushed_at = dict(_counts), 0, time.monotonic()
         _counts.clear()
-    now = timezone.now()
-    key_ids = sorted(counts)
-    for first in range(0, len(key_ids), _ROWS_AT_ONCE):
-        some = key_ids[first : first + _ROWS_AT_ONCE]
-        times_of = [When(key_id=key_id, then=Value(counts[key_id])) for key_id in some]
-        with transaction.atomic():
-            # Locked in one order everywhere: two processes must not wait for each other's rows.
-            rows = Key.objects.select_for_update().filter(key_id__in=some).order_by("key_id")
-            found = list(rows.values_list("pk", flat=True))
-            Key.objects.filter(pk__in=found).update(uses=F("uses") + Case(*times_of), last_used_at=now)
+    try:
+        while counts:
+            some = dict(islice(counts.items(), _ROWS_AT_ONCE))
+            _add(some)
+            for key_id in some:
+                del counts[key_id]
+    finally:
+        with _lock:
+            for key_id, times in counts.items():
+                _counts[key_id] = _counts.get(key_id, 0) + times
+
+
+def _add(counts: Mapping[str, int]) -> None:
+    times_of = [When(key_id=key_id, then=Value(times)) for key_id, times in counts.items()]
+    with transaction.atomic():
+        rows = in_lock_order(Key.objects.filter(key_id__in=counts))
+        found = list(rows.values_list("pk", flat=True))
+        Key.objects.filter(pk__in=found).update(uses=F("uses") + Case(*times_of), last_used_at=timezone.now())
 
 
 def forget_counts() -> None:

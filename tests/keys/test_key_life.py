@@ -1,11 +1,13 @@
 """The life of a key: counted uses, a word before it ends, its secret destroyed, its history kept and shown."""
 
+import contextlib
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import Error, InterfaceError, OperationalError, connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -31,6 +33,20 @@ def device_of(machine: Machine) -> Device:
 
 def key_of(machine: Machine, role: str = "authentication") -> Key:
     return Key.objects.get(subject_id=str(device_of(machine).id), purpose=role)
+
+
+def key_of_id(key_id: str) -> Key:
+    return Key.objects.get(key_id=key_id)
+
+
+def at_once(call: Callable[[], None], *, robust: bool) -> None:
+    with contextlib.suppress(Error):
+        call()
+
+
+def in_a_transaction(call: Callable[[Any], None], given: Any) -> None:
+    with transaction.atomic():
+        call(given)
 
 
 def uses_of(purpose: str) -> int:
@@ -104,6 +120,51 @@ def test_the_counts_of_a_fleet_are_added_in_a_few_statements(
         usage.flush_uses()
     assert [key_of(machine).uses for machine in machines] == [1, 2, 3, 4, 5, 6]
     assert [key_of(machine, "signing").uses for machine in machines] == [0] * 6
+
+
+def test_counts_that_cannot_be_added_are_kept_and_added_later(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [key_of(enrolled(site)) for _ in range(5)]
+    usage.flush_uses()
+    monkeypatch.setattr(usage, "_flushed_at", float("inf"))
+    monkeypatch.setattr(usage, "_ROWS_AT_ONCE", 2)
+    for key in keys:
+        usage.count_use(key.key_id)
+    add, calls = usage._add, []
+
+    def fail_at_the_second(counts: Any) -> None:
+        calls.append(counts)
+        usage.count_use(keys[4].key_id)  # another thread counts meanwhile
+        add(counts)
+        if len(calls) == 2:
+            raise OperationalError("deadlock detected")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(usage, "_add", lambda counts: in_a_transaction(fail_at_the_second, counts))
+        with pytest.raises(OperationalError):
+            usage.flush_uses()
+    added = Key.objects.filter(pk__in=[key.pk for key in keys], uses=1)
+    assert added.count() == 2  # the first two stay, and are not added again
+    usage.flush_uses()
+    assert [key_of_id(key.key_id).uses for key in keys] == [1, 1, 1, 1, 3]
+
+
+def test_a_database_that_refuses_is_not_asked_anew_for_every_use(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def refuse(counts: Any) -> None:
+        asked.append(len(counts))
+        raise OperationalError("the database is away")
+
+    monkeypatch.setattr(usage, "_add", refuse)
+    monkeypatch.setattr(usage, "_flushed_at", float("inf"))
+    monkeypatch.setattr(usage, "BATCH_USES", 3)
+    monkeypatch.setattr(transaction, "on_commit", at_once)
+    usage.forget_counts()
+    for _ in range(8):
+        usage.count_use("ab")
+    assert asked == [1, 1]  # after the third use and after the sixth
 
 
 def test_a_key_that_nobody_has_is_counted_for_nobody(federation: Federation) -> None:
