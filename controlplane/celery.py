@@ -5,11 +5,13 @@ A worker of one role takes one queue, so a stolen intake machine cannot sign. Ta
 are idempotent and acknowledged late, so a killed worker's task runs again.
 """
 
+import gc
 import os
+import sys
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_init
+from celery.signals import task_postrun, worker_init, worker_process_init
 from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
@@ -45,6 +47,8 @@ def configure(sender: Any, **_: Any) -> None:
         worker_concurrency=settings.CELERY_WORKER_CONCURRENCY,
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
+        # Celery would end every connection before and after each task; ``give_back`` ends those that failed.
+        CELERY_DB_REUSE_MAX=sys.maxsize,
         event_queue_expires=60,
         timezone="UTC",
         beat_schedule={
@@ -101,6 +105,30 @@ def refuse_unsound_worker(**_: Any) -> None:
         connection.close()
         if close_pool := getattr(connection, "close_pool", None):
             close_pool()
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def settle(**_: Any) -> None:
+    """Make a process that a worker has forked ready for many tasks."""
+    from django.db import connections
+
+    for connection in connections.all():
+        # One task at a time: one connection, kept open, and no pool. What the database has ended since the last task is
+        # found out before the next one relies on it.
+        connection.settings_dict["OPTIONS"].pop("pool", None)
+        connection.settings_dict.update(CONN_MAX_AGE=None, CONN_HEALTH_CHECKS=True)
+    # What was loaded before the first task is never garbage: looking through it would stop a task for milliseconds, and
+    # write to pages that all of a worker's processes share.
+    gc.collect()
+    gc.freeze()
+
+
+@task_postrun.connect  # type: ignore[untyped-decorator]
+def give_back(**_: Any) -> None:
+    """Let go of connections that failed in this task; the others stay open for the next."""
+    from django.db import close_old_connections
+
+    close_old_connections()
 
 
 app.autodiscover_tasks(["keys", "devices", "rounds"])
