@@ -21,7 +21,7 @@ from controlplane.celery import app
 
 app.finalize()
 app.loader.init_worker()
-DjangoWorkerFixup(app).install()
+fixup = DjangoWorkerFixup(app).install()  # signals hold it weakly
 worker_process_init.send(sender=None)
 task = app.tasks["rounds.tasks.sweep"]
 
