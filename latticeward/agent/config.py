@@ -32,7 +32,8 @@ class AgentConfig:
         transport: a name of ``TRANSPORTS``.
         ca_file: PEM file of the authorities for the server's TLS certificate; empty takes the system's.
         poll_seconds: how long the server may hold a question open, 0 to 60.
-        connect_seconds, read_seconds: time limits of a connection; reading waits for a long-poll on top.
+        connect_seconds, read_seconds: time limits of a connection and of a whole answer, which may take a second more
+            for each 8 KiB of it; reading waits for a long-poll on top.
         model_limit_bytes: largest model body that is fetched.
         chunks_above_bytes: submissions larger than this are sent in chunks.
         keep_models: model versions that stay on the disk beside the newest.

@@ -16,11 +16,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from latticeward.agent.config import AgentConfig
 from latticeward.agent.interruption import Interruption
+from latticeward.agent.transports.timed_answer import TimedAnswer
 from latticeward.crypto.httpsig import NONCE_BYTES, sign_request
 from latticeward.device_keys import DeviceKeys
 from latticeward.errors import MalformedMessageError, PermanentTransportError, TransientTransportError
@@ -110,7 +112,7 @@ class HttpClient:
             headers: of this request, beside those that are added.
             signed: whether the device signs; only the first two calls of an enrolment and the trust bundle go unsigned.
             patience_seconds: how long the server was asked to hold the question, on top of the read time limit.
-            limit_bytes: largest body that is read.
+            limit_bytes: largest body that is read; the answer may take longer with each byte up to here.
 
         Raises:
             TransientTransportError: no connection, a time limit, or an answer that asks to come back.
@@ -173,8 +175,11 @@ class HttpClient:
                     created_at=self._clock(),
                     nonce=os.urandom(NONCE_BYTES),
                 )
+            seconds = self._config.read_seconds + patience_seconds
             if connection.sock is not None:
-                connection.sock.settimeout(self._config.read_seconds + patience_seconds)
+                connection.sock.settimeout(seconds)
+            answer_class = partial(TimedAnswer, seconds=seconds, limit_bytes=limit_bytes)
+            connection.response_class = answer_class  # type: ignore[assignment]  # it is only called
             target = f"{path}?{query}" if query else path
             connection.request(method, target, body=body, headers=headers)
             response = connection.getresponse()
