@@ -17,7 +17,7 @@ from latticeward.agent.assembly import assemble, utc_now
 from latticeward.agent.backoff import Backoff
 from latticeward.agent.config import AgentConfig
 from latticeward.agent.contribution import SiteContributor, find_job
-from latticeward.agent.encipherment import Destination, ask_certificate
+from latticeward.agent.encipherment import Destination, ask_certificate, is_pending
 from latticeward.agent.enrol import EnrolmentRequest, enrol
 from latticeward.agent.identity import Identity, load_or_make_secrets
 from latticeward.agent.interruption import Interruption, StopRequested
@@ -178,6 +178,8 @@ def _status(config: AgentConfig) -> None:
     under_way = ", under way" if (config.home / PENDING_FILE).exists() else ""
     print(f"keys       suite {identity.secrets.suite}, end {ends:%Y-%m-%d %H:%M} UTC")
     print(f"renewal    from {renews:%Y-%m-%d %H:%M} UTC, or when the server asks{under_way}")
+    if is_pending(config.home):
+        print("asked      an encipherment certificate that is not here yet: `certificate` goes on with the request")
     for one in identity.earlier:
         print(f"earlier    epoch {one.epoch} opens until {one.until:%Y-%m-%d %H:%M} UTC")
     print(f"signing    {identity.secrets.keys.signing.verify_key.fingerprint}")

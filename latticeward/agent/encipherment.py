@@ -83,6 +83,11 @@ class _Pending:
             raise CustodyError(f"{path} does not hold what the agent wrote") from exc
 
 
+def is_pending(home: Path) -> bool:
+    """Whether a request was made that is not settled."""
+    return (home / PENDING_FILE).exists()
+
+
 def ask_certificate(
     destination: Destination,
     *,

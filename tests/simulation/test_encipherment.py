@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from devices.models import Encipherment
 from keys.models import Key
-from latticeward.agent import encipherment
+from latticeward.agent import cli, encipherment
 from latticeward.agent.encipherment import PENDING_FILE, Destination, ask_certificate
 from latticeward.crypto.encipherment_certificate import EnciphermentCertificate
 from latticeward.errors import (
@@ -108,6 +108,20 @@ def test_a_cut_anywhere_ends_in_one_certificate(machine: Machine, kind: str, par
     machine.ask()
     assert Encipherment.objects.count() == 1 and Key.objects.filter(purpose="encipherment").count() == 1
     assert not machine.pending.exists()
+
+
+def test_a_request_under_way_is_shown_until_it_is_settled(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    def said() -> str:
+        cli._status(machine.device.config)
+        return capsys.readouterr().out
+
+    machine.simulator.fault("request", "/finish", method="POST")
+    assert "encipherment" not in said()
+    with pytest.raises(TransientTransportError):
+        machine.ask()
+    assert "asked      an encipherment certificate" in said()
+    machine.ask()
+    assert "encipherment" not in said()
 
 
 @pytest.mark.parametrize("written", ["key.pem", "chain.pem"])
