@@ -261,6 +261,9 @@ class _KeyStanding:
 
 
 _FIELDS: Final = [field.attname for field in Device._meta.concrete_fields]
+_SITE_LASTS: Final = [
+    field.attname for field in Site._meta.concrete_fields if field.attname in ("id", "federation_id", "slug")
+]
 _DEVICES: Final = PreparedSelect(
     lambda device_ids: Device.objects.filter(pk__in=device_ids).values_list(*_FIELDS), list[UUID]
 )
@@ -277,9 +280,16 @@ def _standing(key_ids: Collection[str]) -> dict[str, tuple[Device, _KeyStanding]
     for key_id, *columns in _KEYS(key_ids):
         identity = known[key_id]
         device = Device.from_db(DEFAULT_DB_ALIAS, _FIELDS, rows[identity.device_id])
-        device.site, device.device_class = identity.site, identity.device_class
+        device.site, device.device_class = _lasting(identity.site), identity.device_class
         standing[key_id] = (device, _KeyStanding(*columns))
     return standing
+
+
+def _lasting(known: Site) -> Site:
+    """A hospital without what people may change: that is read when it is asked for, so it is what stands there then."""
+    site = Site.from_db(DEFAULT_DB_ALIAS, _SITE_LASTS, [getattr(known, name) for name in _SITE_LASTS])
+    site.federation = known.federation
+    return site
 
 
 def _require_acting(device: Device, key: _KeyStanding, admit: Admit, now: datetime) -> None:

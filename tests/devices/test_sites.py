@@ -5,9 +5,12 @@ from uuid import uuid4
 import pytest
 
 from controlplane.audit.models import AuditEntry
-from devices import sites
+from devices import renewal, sites
+from devices.authentication import authenticate
 from devices.models import Federation, Site
 from latticeward.errors import InvalidValueError, NotFoundError
+from tests.devices.machine import enrolled
+from tests.devices.renewing import Renewing, ask
 
 CONTACT = {"contact_name": "Ada Byron", "contact_email": "ada@hospital.example", "contact_phone": "+49 30 123-45"}
 
@@ -46,6 +49,16 @@ def test_two_hospitals_have_two_names_since_records_know_them_by_nothing_else(si
         sites.change_site(site_id=other.id, changes={"name": site.name}, actor="user:1")
     assert sites.create_site(federation=site.federation, slug=site.slug, name=site.name, actor="user:1") == site
     sites.change_site(site_id=site.id, changes={"name": site.name.upper()}, actor="user:1")
+
+
+def test_what_a_device_does_is_recorded_under_the_present_name_of_its_hospital(site: Site) -> None:
+    machine = enrolled(site)
+    authenticate(machine.facts())  # this process has seen the device; another one renames its hospital
+    Site.objects.filter(pk=site.pk).update(name="Cleveland Clinic Foundation")
+    ask(machine)
+    device = authenticate(machine.facts()).device
+    renewal.begin_renewal(device=device, epoch=1, transcript=Renewing(machine).transcript())
+    assert AuditEntry.objects.get(event="renewal.begun").details["site"] == "Cleveland Clinic Foundation"
 
 
 @pytest.mark.parametrize(
