@@ -6,6 +6,7 @@ that is long stays as long as its work, and the third message in a row to be los
 step that a worker has claimed is not overdue before the lease ends. A reminder goes when its step waits no longer.
 """
 
+import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,6 +17,8 @@ from django.utils import timezone
 
 from latticeward.lifecycle import ModelExportState, ParticipantState, RoundState, TrainingState
 from rounds.models import ModelDifference, ModelExport, Reminder, Round, Submission, Training
+
+logger = logging.getLogger(__name__)
 
 # A message younger than this is most likely under way.
 PATIENCE: Final = timedelta(seconds=4)
@@ -40,7 +43,10 @@ def due_reminders() -> list[tuple[Step, UUID]]:
     """What to send a message for again now; asked again at once, nothing."""
     now = timezone.now()
     waiting = _overdue(now)
-    known = {(Step(row.step), row.subject): row for row in Reminder.objects.all()}
+    known = {(row.step, row.subject): row for row in Reminder.objects.all()}
+    if strange := {step for step, _ in known} - set(Step):
+        # Written by a later version, which makes them anew: they only say how often a message was sent.
+        logger.warning("reminders of unknown steps are dropped: %s", ", ".join(sorted(strange)))
     done = [row.pk for key, row in known.items() if key not in waiting]
     if done:
         Reminder.objects.filter(pk__in=done).delete()

@@ -62,6 +62,19 @@ def test_the_third_lost_message_in_a_row_is_made_up_for_in_a_minute() -> None:
     assert late_by < timedelta(seconds=30)  # a round's grace, after which nobody would wait for the update
 
 
+def test_a_reminder_of_a_later_version_is_dropped_and_keeps_no_other_up(
+    cohort: Cohort, caplog: pytest.LogCaptureFixture
+) -> None:
+    (submission,) = waiting(cohort)
+    for step in ("weigh_round", "weigh_round", "bless_model"):
+        Reminder.objects.create(step=step, subject=uuid4(), sent=1, next_at=timezone.now())
+    later(PATIENCE)
+    assert due_reminders() == [(Step.PROCESS_UPDATE, submission.id)]
+    due_reminders()
+    assert caplog.messages == ["reminders of unknown steps are dropped: bless_model, weigh_round"]
+    assert Reminder.objects.get().subject == submission.id
+
+
 def test_a_reminder_goes_when_its_step_is_done(cohort: Cohort) -> None:
     (submission,) = waiting(cohort)
     later(PATIENCE)
