@@ -158,9 +158,17 @@ def _sample(kind: type, value: Any) -> Any:
 def insert_rows(rows: Sequence[models.Model]) -> None:
     """Insert rows of one model, as ``bulk_create`` does; columns that are None in all of them are left out.
 
+    In the caller's transaction, since a database that takes few parameters gets them in several statements.
+
     Raises:
-        IntegrityError: a row contradicts what is there; in a transaction nothing was written.
+        IntegrityError: a row contradicts what is there; the caller's transaction ends with it.
     """
+    most = connection.ops.bulk_batch_size(type(rows[0])._meta.concrete_fields, rows)
+    for first in range(0, len(rows), most):
+        _insert(rows[first : first + most])
+
+
+def _insert(rows: Sequence[models.Model]) -> None:
     fields = _columns(type(rows[0]))
     values = [[getattr(row, name) for _, name, _ in fields] for row in rows]
     used = [place for place in range(len(fields)) if any(row[place] is not None for row in values)]

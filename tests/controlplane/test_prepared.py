@@ -145,6 +145,17 @@ def test_a_row_that_contradicts_another_is_refused_and_nothing_is_written() -> N
     assert [row.slug for row in Federation.objects.all()] == ["heart"]
 
 
+def test_rows_go_in_as_many_statements_as_the_database_needs(
+    monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
+) -> None:
+    columns = len(Federation._meta.concrete_fields)
+    monkeypatch.setattr(connection.ops, "bulk_batch_size", lambda fields, rows: 2 * columns // len(fields))
+    rows = [federation(slug) for slug in ("brain", "heart", "kidney", "liver", "lung")]
+    with django_assert_num_queries(3):
+        insert_rows(rows)
+    assert [row.slug for row in Federation.objects.order_by("slug")] == [row.slug for row in rows]
+
+
 @pytest.mark.postgres
 @pytest.mark.django_db(transaction=True)
 def test_a_statement_is_of_no_thread() -> None:
