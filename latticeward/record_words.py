@@ -60,6 +60,7 @@ def say_record(record: RoundRecord, plan: RoundPlan) -> RecordInWords:
             ("Closed", _say_instant(from_unix_milliseconds(record.closed_at))),
             ("Measured", _say_metric(record, plan)),
             ("New model", _say_model(record)),
+            ("Training starts from", _say_start(plan)),
             ("Protection", f"{PROTECTIONS[record.protection].title} Suite {record.suite}."),
             ("Data", SENSITIVITIES[plan.sensitivity].title),
             ("Smallest group", f"{plan.k_hospitals} hospitals and {plan.k_patients} patients: less is not shown"),
@@ -90,6 +91,13 @@ def _say_model(record: RoundRecord) -> str:
     if record.weights_digest is None:
         return "none: the round only measured"
     return f"version {record.number}, digest {record.weights_digest.hex()}"
+
+
+def _say_start(plan: RoundPlan) -> str:
+    start = plan.start
+    if start is None:
+        return "what its plan describes"
+    return f"version {start.model_id} of training {start.training_id}, digest {start.weights_digest.hex()}"
 
 
 def _say_privacy(record: RoundRecord) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
@@ -27,6 +28,7 @@ from latticeward.plan_parts import MetricRelease
 from latticeward.record_file import RecordFile, verify_record_file
 from latticeward.record_words import say_record
 from latticeward.records import require_promises
+from latticeward.starts import NamedVersion
 from latticeward.verify_record import main
 from rounds.models import Round
 from rounds.services.records import record_file
@@ -159,6 +161,16 @@ def test_the_words_name_who_was_counted_and_who_was_not_and_why(published: Round
     assert text.count("its update was counted.") == 3
     assert "left out: no update of it was there in time (late)." in text
     assert "no number is promised" in text and "AUC (binned) 0.8" in text
+    assert max(map(len, text.splitlines())) < 200
+
+
+def test_the_words_name_the_version_that_the_training_starts_from(published: Round) -> None:
+    record, plan = RoundRecord.from_bytes(bytes(published.record)), published.training.round_plan
+    assert "Training starts from: what its plan describes" in say_record(record, plan).as_text()
+    start = NamedVersion(model_id=str(uuid4()), training_id=str(uuid4()), weights_digest=bytes(range(32)))
+    text = say_record(replace(record, kind="evaluation"), replace(plan, initial=start.to_initial())).as_text()
+    named = f"version {start.model_id} of training {start.training_id}, digest {bytes(range(32)).hex()}"
+    assert f"Training starts from: {named}" in text
     assert max(map(len, text.splitlines())) < 200
 
 
