@@ -15,6 +15,8 @@ pytestmark = pytest.mark.e2e
 WAIT_MS = 5_000
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 800}
+TOO_WIDE = """[...document.querySelectorAll('.table-responsive')]
+    .filter(frame => frame.scrollWidth > frame.clientWidth).map(frame => frame.getAttribute('aria-labelledby'))"""
 
 
 @pytest.fixture(scope="module")
@@ -154,11 +156,13 @@ def test_every_page_is_accessible_and_fits(
     page = signed_in
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size(viewport)
+    finished = plane.do("finish")
     addresses = {
         "overview": "/",
         "trainings": "/trainings/",
         "training": f"/trainings/{ids['training']}/",
-        "finished": f"/trainings/{plane.do('finish')['training']}/",
+        "finished": f"/trainings/{finished['training']}/",
+        "account": f"/rounds/{finished['measured']}/account/",
         "failed-round": f"/rounds/{plane.do('fail')['round']}/",
         "devices": "/devices/",
         "no-device": "/devices/?credential=suspended",
@@ -246,6 +250,8 @@ def _examine(page: Any, addresses: dict[str, str], name: str) -> None:
         ]
         width = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         found += [f"{label}: {width} px wider than the window"] if width > 0 else []
+        if page.viewport_size == PHONE:
+            found += [f"{label}: a table scrolls sideways: {name}" for name in page.evaluate(TOO_WIDE)]
         if pictures:
             page.screenshot(path=str(Path(pictures) / f"{label}-{name}.png"), full_page=True)
     assert found == []

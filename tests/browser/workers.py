@@ -48,9 +48,9 @@ def finish() -> dict[str, str]:
     """A training that has reached its stop rule, with its comparison."""
     training = scene.make_training(Training.objects.earliest("created_at").federation, comparison=scene.COMPARISON)
     scene.run_round(training, 0.5)
-    scene.run_round(training, 0.886, kind="evaluation")
+    measured = scene.run_round(training, 0.886, kind="evaluation")
     scene.complete(training)
-    return {"training": str(training.id)}
+    return {"training": str(training.id), "measured": str(measured.id)}
 
 
 def fail() -> dict[str, str]:

@@ -13,7 +13,9 @@ from controlplane.transitions import apply_transition
 from devices import rotation
 from devices.models import Device, Federation, Rotation, Site
 from keys.models import Key, Owner
+from latticeward.instants import to_unix_milliseconds
 from latticeward.lifecycle import DEVICE, PARTICIPANT, ROUND, TRAINING, DeviceState
+from latticeward.messages import RoundRecord
 from latticeward.plan_parts import MetricRelease
 from rounds.models import ModelVersion, Participant, Round, Training
 from rounds.services.plans import plan_for
@@ -229,9 +231,52 @@ def publish(current: Round, value: float) -> None:
         model=model,
         metric_value=value,
         metric_support={"hospitals": 4, "patients": 276},
+        record=account_of(current, model, value).to_bytes(),
         signed_record=b"signed record",
         published_at=timezone.now(),
         state_due_at=None,
+    )
+
+
+def account_of(current: Round, model: ModelVersion | None, value: float) -> RoundRecord:
+    """What the round's record says; nobody has signed it."""
+    plan = current.training.round_plan
+    rows = [
+        {
+            "device_id": str(participant.device_id),
+            "site": participant.device.site.name,
+            "outcome": participant.state,
+            "code": participant.code or None,
+            "submission_digest": participant.device_id.bytes * 2 if participant.state == "accepted" else None,
+            "metric": None,
+        }
+        for participant in current.participants.select_related("device__site").order_by("device_id")
+    ]
+    accepted = sum(row["outcome"] == "accepted" for row in rows)
+    return RoundRecord(
+        round_id=str(current.id),
+        training_id=plan.training_id,
+        federation_id=plan.federation_id,
+        number=current.number,
+        kind=current.kind,
+        plan_digest=plan.digest,
+        base_model_digest=bytes(32),
+        weights_digest=bytes(model.weights_digest) if model else None,
+        model_id=str(model.id) if model else None,
+        suite=plan.suite,
+        protection=plan.protection,
+        aggregator=plan.aggregator,
+        participants=tuple(rows),
+        accepted=accepted,
+        quorum=current.quorum,
+        partial_commitments=(),
+        metric={"name": plan.metric, "value": value, "hospitals": accepted, "patients": 276},
+        noise_multiplier=plan.noise_multiplier,
+        epsilon_spent=None,
+        delta=None,
+        ledger=None,
+        opened_at=to_unix_milliseconds(current.opened_at or current.created_at),
+        closed_at=to_unix_milliseconds(current.closed_at or current.created_at),
     )
 
 
