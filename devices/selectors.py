@@ -218,23 +218,31 @@ class HeldKey:
     raw: bytes
 
 
+_ACTIVE: Final = PreparedSelect(
+    lambda federation_id, suites: Device.objects.filter(
+        site__federation_id=federation_id, state=DeviceState.ACTIVE, suite__in=suites
+    ).values_list("id", "key_epoch"),
+    UUID,
+    list[str],
+)
+_ENCAPSULATION_KEYS: Final = PreparedSelect(
+    lambda subjects: Key.objects.filter(
+        owner=Owner.DEVICE, subject_id__in=subjects, purpose="encapsulation", state=KeyState.ACTIVE
+    ).values_list("subject_id", "epoch", "key_id", "algorithm", "public_key"),
+    list[str],
+)
+
+
 def encapsulation_keys(federation: Federation) -> dict[UUID, HeldKey]:
     """What may be sealed to each active device now, by device id; three queries, and no key is parsed.
 
     A device without an active key of its present epoch, or with keys of a retired suite, is left out: it must not keep
     the others from their model.
     """
-    active = Device.objects.filter(
-        site__federation=federation, state=DeviceState.ACTIVE, suite__in=accepted_suites()
-    ).values_list("id", "key_epoch")
+    active = _ACTIVE(federation.id, accepted_suites())
     epochs = {str(device_id): (device_id, epoch) for device_id, epoch in active}
-    keys = Key.objects.filter(
-        owner=Owner.DEVICE, subject_id__in=list(epochs), purpose="encapsulation", state=KeyState.ACTIVE
-    )
     found = {}
-    for subject, epoch, key_id, algorithm, raw in keys.values_list(
-        "subject_id", "epoch", "key_id", "algorithm", "public_key"
-    ):
+    for subject, epoch, key_id, algorithm, raw in _ENCAPSULATION_KEYS(epochs):
         device_id, present = epochs[subject]
         if epoch == present:
             found[device_id] = HeldKey(

@@ -37,16 +37,22 @@ def server_keys(purpose: Purpose | str) -> QuerySet[Key]:
     return rows.order_by("-not_before_at")
 
 
+_SERVER_KEY: Final = PreparedSelect(
+    lambda purpose: server_keys(purpose).values_list("public_key", "algorithm")[:1], str
+)
+
+
 def server_verify_key(purpose: Purpose) -> CompositeVerifyKey:
     """The public half of what ``sign_with`` signs with.
 
     Raises:
         CustodyError: there is no active key for the purpose.
     """
-    row = server_keys(purpose).first()
+    row = _SERVER_KEY.first(str(purpose))
     if row is None:
         raise CustodyError(f"the server has no active key for {purpose}")
-    return CompositeVerifyKey.from_raw(bytes(row.public_key), row.algorithm)
+    raw, algorithm = row
+    return CompositeVerifyKey.from_raw(bytes(raw), algorithm)
 
 
 def trust_anchor() -> TrustAnchor:

@@ -1,13 +1,14 @@
 """Reading the ledger: what a page missed, pages of the tree, and proofs."""
 
 import base64
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from controlplane.audit.models import AuditEntry, Checkpoint
 from controlplane.audit.sequencing import entry_bytes
 from controlplane.audit.services import as_live_event
 from controlplane.audit.tree import consistency_path, inclusion_path
+from controlplane.prepared import PreparedSelect
 
 
 def events_since(feed: str, seq: int, *, limit: int = 1000) -> list[dict[str, Any]]:
@@ -42,10 +43,13 @@ def consistency_between(old_size: int, new_size: int) -> list[str]:
     return [item.hex() for item in consistency_path(old_size, new_size)]
 
 
+_NEWEST_HEAD: Final = PreparedSelect(lambda: Checkpoint.objects.order_by("-size").values_list("size", "root")[:1])
+
+
 def newest_head() -> dict[str, Any] | None:
     """Size and root (32 bytes) of the newest signed tree head; None before the first one."""
-    head = Checkpoint.objects.order_by("-size").first()
-    return {"size": head.size, "root": bytes(head.root)} if head else None
+    head = _NEWEST_HEAD.first()
+    return {"size": head[0], "root": bytes(head[1])} if head else None
 
 
 def inclusion_proof_of(entry_id: UUID, *, since: int = 0) -> dict[str, Any] | None:

@@ -9,15 +9,16 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from controlplane.audit.selectors import newest_head
+from controlplane.prepared import PreparedSelect, PreparedUpdate
 from controlplane.transitions import apply_transition
 from keys.services import sign_with
 from latticeward.aggregation import AGGREGATORS
@@ -27,29 +28,76 @@ from latticeward.errors import (
     ContributionError,
     KMinimumError,
     LedgerError,
+    NotFoundError,
     ProtocolError,
     QuorumNotMetError,
     UnsupportedSuiteError,
     WrongContextError,
 )
 from latticeward.instants import to_unix_milliseconds
-from latticeward.lifecycle import ROUND, ParticipantState, RoundState
+from latticeward.lifecycle import ROUND, RoundState
 from latticeward.messages import RoundRecord
 from latticeward.opening import codec_of
 from latticeward.plan import RoundPlan
 from latticeward.records import require_promises
 from latticeward.updates.encoding import DecodedSum
 from latticeward.updates.ring import accumulate
-from rounds.models import ModelVersion, Round, Submission
-from rounds.services.cohorts import measuring, require_hiding
+from rounds.models import ModelVersion, Partial, Participant, Round, Submission
+from rounds.services.cohorts import Cohort, measuring, require_hiding
 from rounds.services.metrics import pooled_metric, shown_beside
-from rounds.services.partials import commitment, load_partial, members_of, require_members
-from rounds.services.publication import PreparedModel, keep_model, make_model
+from rounds.services.partials import commitment, load_partial, members_by_partial, require_members
+from rounds.services.publication import ModelInMaking, PreparedModel, keep_model
 
 logger = logging.getLogger(__name__)
 
 # A worker that is silent for longer has died, and another begins anew; twice the work gives the same bits.
 LEASE: Final = timedelta(seconds=20)
+
+# What is asked between a round's last update and its model: prepared, since everybody waits for it.
+_ROUND: Final = PreparedSelect(
+    lambda round_id: Round.objects.select_related("training__federation", "base_model").filter(pk=round_id), UUID
+)
+_PUBLISHABLE: Final = PreparedSelect(
+    lambda round_id: Round.objects.select_related("model", "training").filter(
+        pk=round_id, state=RoundState.AGGREGATING
+    ),
+    UUID,
+)
+_CLAIM: Final = PreparedUpdate(
+    lambda round_id, now, claim, until: (
+        _unprepared(round_id).filter(Q(claimed_until=None) | Q(claimed_until__lt=now)),
+        {"claim": claim, "claimed_until": until},
+    ),
+    UUID,
+    datetime,
+    UUID,
+    datetime,
+)
+_RENEW: Final = PreparedUpdate(
+    lambda round_id, claim, until: (_unprepared(round_id).filter(claim=claim), {"claimed_until": until}),
+    UUID,
+    UUID,
+    datetime,
+)
+_PARTIALS: Final = PreparedSelect(lambda round_id: Partial.objects.filter(round_id=round_id).order_by("slot"), UUID)
+_COUNTED: Final = PreparedSelect(
+    lambda round_id: Submission.objects.filter(participant__round_id=round_id, outcome="accepted").values_list(
+        "participant_id", "digest"
+    ),
+    UUID,
+)
+_PLACES: Final = PreparedSelect(
+    lambda round_id: (
+        Participant.objects.filter(round_id=round_id)
+        .order_by("device_id")
+        .values_list("id", "device_id", "device__site__name", "state", "code", "metric")
+    ),
+    UUID,
+)
+
+
+def _unprepared(round_id: UUID) -> QuerySet[Round]:
+    return Round.objects.filter(pk=round_id, state=RoundState.AGGREGATING, record=None)
 
 
 def aggregate_round(round_id: UUID) -> bool:
@@ -60,20 +108,20 @@ def aggregate_round(round_id: UUID) -> bool:
     Returns:
         Whether a result is prepared and waits for the authority's signature.
     """
-    current = Round.objects.select_related("training__federation", "base_model").get(pk=round_id)
+    current = _ROUND.first(round_id)
+    if current is None:
+        raise NotFoundError(f"round {round_id}")
     if current.state != RoundState.AGGREGATING:
         return False
     if current.record is not None:
         return True
     claim, now = uuid4(), timezone.now()
-    free = Q(claimed_until=None) | Q(claimed_until__lt=now)
-    unprepared = Round.objects.filter(pk=round_id, state=RoundState.AGGREGATING, record=None)
-    if not unprepared.filter(free).update(claim=claim, claimed_until=now + LEASE):
+    if not _CLAIM(round_id, now, claim, now + LEASE):
         return False
 
     def renew() -> None:
         # A large model takes longer than one lease; whoever has lost it goes on, since the result is the same.
-        unprepared.filter(claim=claim).update(claimed_until=timezone.now() + LEASE)
+        _RENEW(round_id, claim, timezone.now() + LEASE)
 
     try:
         _prepare(current, renew)
@@ -96,7 +144,7 @@ def aggregate_round(round_id: UUID) -> bool:
         )
         return False
     except BaseException:
-        unprepared.filter(claim=claim).update(claim=None, claimed_until=None)
+        _unprepared(round_id).filter(claim=claim).update(claim=None, claimed_until=None)
         raise
     return True
 
@@ -104,17 +152,18 @@ def aggregate_round(round_id: UUID) -> bool:
 def _prepare(current: Round, renew: Callable[[], None]) -> None:
     plan = current.training.round_plan
     started = time.perf_counter()
-    require_hiding(current, plan)
-    decoded, commitments, accepted = _merge(current, plan, renew)
-    merged_at = time.perf_counter()
-    renew()
-    metric = pooled_metric(current, plan, decoded)
-    withheld = _withheld(current, plan, metric)
-    model = None
-    if current.kind == "training":
-        model = make_model(current, plan, decoded)
-    sealed_at = time.perf_counter()
-    account = _account(current, plan, model, metric, withheld, commitments, accepted)
+    cohort = require_hiding(current, plan)
+    with ThreadPoolExecutor(2) as beside:
+        decoded, commitments = _merge(current, plan, len(cohort), renew, beside)
+        merged_at = time.perf_counter()
+        renew()
+        making = ModelInMaking(current, plan, decoded, beside) if current.kind == "training" else None
+        behind = measuring(current)
+        metric = pooled_metric(current, plan, decoded, behind)
+        withheld = _withheld(current, plan, metric, behind)
+        model = making.finish() if making else None
+        sealed_at = time.perf_counter()
+        account = _account(current, plan, model, metric, withheld, [each.result() for each in commitments], len(cohort))
     with transaction.atomic():
         # A second worker that merged the same members computed the same result: the first one's stands.
         locked = Round.objects.select_for_update().filter(pk=current.pk, state=RoundState.AGGREGATING, record=None)
@@ -133,46 +182,47 @@ def _prepare(current: Round, renew: Callable[[], None]) -> None:
         )
 
 
-def _withheld(current: Round, plan: RoundPlan, pooled: dict[str, Any] | None) -> set[UUID]:
+def _withheld(current: Round, plan: RoundPlan, pooled: dict[str, Any] | None, behind: Cohort) -> set[UUID]:
     """The devices whose own metrics would tell, beside the pooled one, of fewer than k others."""
     if not plan.release.hospital_metrics:
         return set()  # none was kept
-    sites = measuring(current)
-    own = {row.device_id: (sites[row.device_id], row.metric) for row in current.participants.filter(device__in=sites)}
+    own = {row.device_id: (behind[row.device_id], row.metric) for row in current.participants.filter(device__in=behind)}
     return set(own) - shown_beside(plan, own, pooled)
 
 
-def _merge(current: Round, plan: RoundPlan, renew: Callable[[], None]) -> tuple[DecodedSum, list[bytes], int]:
+def _merge(
+    current: Round, plan: RoundPlan, accepted: int, renew: Callable[[], None], beside: ThreadPoolExecutor
+) -> tuple[DecodedSum, list[Future[bytes]]]:
+    """The mean of what all partials hold, which are ``accepted`` updates, and a commitment to each partial."""
     codec = codec_of(plan)
     total: Any = None
+    # Hashing takes as long as all else that is done to a partial, and needs nothing of it.
     commitments: list[Future[bytes]] = []
     seen: set[str] = set()
-    # Hashing takes as long as all else that is done to a partial, and needs nothing of it.
-    with ThreadPoolExecutor(1) as beside:
-        for partial in current.partials.order_by("slot"):
-            members = members_of(partial)
-            require_members(partial, members)
-            if seen & set(members):
-                raise AssertionError(f"partial {partial.slot} of round {current.id} holds what another holds")
-            seen |= set(members)
-            if total is not None:
-                renew()
-            vector = load_partial(partial, codec.dtype)
-            commitments.append(beside.submit(commitment, vector, bytes(partial.commitment_salt)))
-            if total is None:
-                total = vector
-            else:
-                commitments[0].result()  # the first partial becomes the sum, once it is hashed
-                accumulate(total, vector)
-        accepted = current.participants.filter(state=ParticipantState.ACCEPTED).count()
-        if accepted != len(seen):
-            raise AssertionError(f"round {current.id} accepted {accepted} updates and its partials hold {len(seen)}")
+    held = members_by_partial(current.id)
+    for partial in _PARTIALS(current.id):
+        members = held.get(partial.id, [])
+        require_members(partial, members)
+        if seen & set(members):
+            raise AssertionError(f"partial {partial.slot} of round {current.id} holds what another holds")
+        seen |= set(members)
+        if total is not None:
+            renew()
+        vector = load_partial(partial, codec.dtype)
+        commitments.append(beside.submit(commitment, vector, bytes(partial.commitment_salt)))
         if total is None:
-            raise QuorumNotMetError(f"round {current.id} holds no update")
-        decoded = AGGREGATORS[plan.aggregator].aggregate_sum(total, codec)
+            total = vector
+        else:
+            commitments[0].result()  # the first partial becomes the sum, once it is hashed
+            accumulate(total, vector)
+    if accepted != len(seen):
+        raise AssertionError(f"round {current.id} accepted {accepted} updates and its partials hold {len(seen)}")
+    if total is None:
+        raise QuorumNotMetError(f"round {current.id} holds no update")
+    decoded = AGGREGATORS[plan.aggregator].aggregate_sum(total, codec)
     if current.kind == "training" and plan.weight_rule == "examples" and decoded.examples < plan.k_patients:
         raise KMinimumError(f"round {current.id} was learnt from {decoded.examples:.0f} patients")
-    return decoded, [each.result() for each in commitments], accepted
+    return decoded, commitments
 
 
 def _account(
@@ -184,18 +234,17 @@ def _account(
     commitments: list[bytes],
     accepted: int,
 ) -> RoundRecord:
-    accepted_ones = Submission.objects.filter(participant__round=current, outcome="accepted")
-    counted = dict(accepted_ones.values_list("participant_id", "digest"))
+    counted = dict(_COUNTED(current.id))
     participants = [
         {
-            "device_id": str(participant.device_id),
-            "site": participant.device.site.name,
-            "outcome": participant.state,
-            "code": participant.code or None,
-            "submission_digest": bytes.fromhex(counted[participant.id]) if participant.id in counted else None,
-            "metric": participant.metric if participant.device_id not in withheld else None,
+            "device_id": str(device_id),
+            "site": site,
+            "outcome": state,
+            "code": code or None,
+            "submission_digest": bytes.fromhex(counted[identity]) if identity in counted else None,
+            "metric": own if device_id not in withheld else None,
         }
-        for participant in current.participants.select_related("device__site").order_by("device_id")
+        for identity, device_id, site, state, code, own in _PLACES(current.id)
     ]
     return RoundRecord(
         round_id=str(current.id),
@@ -262,8 +311,8 @@ def publish_round(round_id: UUID) -> UUID | None:
         The training that may now go on, None if there was nothing to publish.
     """
     started = time.perf_counter()
-    current = Round.objects.select_related("model", "training").get(pk=round_id)
-    if current.state != RoundState.AGGREGATING or current.record is None:
+    current = _PUBLISHABLE.first(round_id)
+    if current is None or current.record is None:
         return None
     try:
         record = _signable(current, bytes(current.record))

@@ -8,13 +8,14 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Count
 from django.utils import timezone
 
+from controlplane.prepared import PreparedSelect
 from controlplane.transitions import apply_transition, apply_transitions
 from devices.models import Device, Federation
 from keys.services import sign_with
@@ -22,6 +23,7 @@ from latticeward.crypto.signing import Purpose
 from latticeward.errors import (
     CohortTooCloseError,
     KMinimumError,
+    NotFoundError,
     NotPermittedError,
     PlanChangedError,
     QuorumNotMetError,
@@ -35,6 +37,27 @@ from rounds.services.erasure import erase_after_commit
 from rounds.services.exclusion import exclude_untrusted, is_untrusted
 
 logger = logging.getLogger(__name__)
+
+# What every step of a round asks, and everybody waits for: prepared.
+_LOCKED: Final = PreparedSelect(
+    lambda round_id: Round.objects.select_for_update(of=("self",)).select_related("training").filter(pk=round_id), UUID
+)
+_PLACES: Final = PreparedSelect(
+    lambda round_id: Participant.objects.filter(round_id=round_id).values_list("state", "device__state"), UUID
+)
+_LOCK_FEDERATION: Final = PreparedSelect(
+    lambda identity: Federation.objects.select_for_update(no_key=True).filter(pk=identity).values_list("pk"), UUID
+)
+_UNDECIDED: Final = PreparedSelect(
+    lambda round_id: Participant.objects.filter(
+        round_id=round_id,
+        state__in=(ParticipantState.INVITED, ParticipantState.JOINED, ParticipantState.SUBMITTED),
+    ).select_related("device__site"),
+    UUID,
+)
+_WAITING: Final = PreparedSelect(
+    lambda round_id: Submission.objects.filter(participant__round_id=round_id, outcome="").values_list("id"), UUID
+)
 
 
 def sign_round(round_id: UUID) -> None:
@@ -120,8 +143,10 @@ def advance_round(round_id: UUID) -> str | None:
     excluded = _try_to_exclude(round_id)
     with transaction.atomic():
         # The row lock orders this decision after acceptances in flight: from here on the members are fixed.
-        current = Round.objects.select_for_update(of=("self",)).select_related("training").get(pk=round_id)
-        places = list(current.participants.values_list("state", "device__state"))
+        current = _LOCKED.first(round_id)
+        if current is None:
+            raise NotFoundError(f"round {round_id}")
+        places = _PLACES(round_id)
         counts = Counter(state for state, _ in places)
         now = datetime.now(UTC)
         try:
@@ -198,7 +223,7 @@ def _try_to_exclude(round_id: UUID) -> bool:
 def _unless_it_shows_too_much(current: Round, decision: Decision) -> Decision:
     """The freeze, or the end of a round whose sum may not be opened."""
     # One freeze at a time: of two that look at once, neither would see the other's members.
-    Federation.objects.select_for_update(no_key=True).get(pk=current.training.federation_id)
+    _LOCK_FEDERATION(current.training.federation_id)
     try:
         require_hiding(current, current.training.round_plan)
     except (QuorumNotMetError, KMinimumError, CohortTooCloseError, PlanChangedError) as error:
@@ -211,9 +236,8 @@ def drop_undecided(current: Round, because: str = "late") -> None:
 
     A few statements, however many there are: they hold up the round's end.
     """
-    undecided = (ParticipantState.INVITED, ParticipantState.JOINED, ParticipantState.SUBMITTED)
     alike: dict[tuple[str, str], list[Participant]] = defaultdict(list)
-    for participant in current.participants.filter(state__in=undecided).select_related("device__site"):
+    for participant in _UNDECIDED(current.id):
         alike[participant.state, participant.code or because].append(participant)
     for (_, code), participants in alike.items():
         apply_transitions(
@@ -229,7 +253,6 @@ def drop_undecided(current: Round, because: str = "late") -> None:
             },
             code=code,
         )
-    waiting = Submission.objects.filter(participant__round=current, outcome="")
-    late = list(waiting.values_list("id", flat=True))
+    late = [identity for (identity,) in _WAITING(current.id)]
     Submission.objects.filter(pk__in=late).update(outcome="dropped", code=because)
     erase_after_commit(late)

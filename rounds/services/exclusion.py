@@ -5,11 +5,12 @@ when its members are frozen. An accepted contribution is subtracted from its par
 what it would have been without it.
 """
 
+from typing import Final
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import QuerySet
 
+from controlplane.prepared import PreparedSelect
 from controlplane.transitions import apply_transition
 from latticeward.errors import StaleStateError
 from latticeward.lifecycle import PARTICIPANT, DeviceState, ParticipantState, RoundState
@@ -35,23 +36,25 @@ _INSIDE = (
 )
 
 
-def untrusted_in(round_id: UUID) -> QuerySet[Participant]:
-    """Participants of a round that still collects whose device is not active any more."""
-    return (
+# Participants of a round that still collects whose device is not active any more; asked before every step of a round.
+_UNTRUSTED: Final = PreparedSelect(
+    lambda round_id: (
         Participant.objects.filter(round_id=round_id, round__state__in=_UNFROZEN, state__in=_INSIDE)
         .exclude(device__state=DeviceState.ACTIVE)
         .select_related("round__training", "device__site")
-    )
+    ),
+    UUID,
+)
 
 
 def is_untrusted(state: str, device_state: str) -> bool:
-    """The same of one participant, by its state and its device's."""
+    """Whether a participant in one of these states may not be counted, by its state and its device's."""
     return state in _INSIDE and device_state != DeviceState.ACTIVE
 
 
 def exclude_untrusted(round_id: UUID) -> None:
     """Exclude every participant whose device is not active any more, while the round still collects."""
-    for participant in untrusted_in(round_id):
+    for participant in _UNTRUSTED(round_id):
         exclude(participant, code=f"device_{participant.device.state}")
 
 

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from django.db import transaction
 
+from controlplane.prepared import PreparedSelect
 from latticeward.errors import NotFoundError, StaleStateError
 from latticeward.lifecycle import RoundState
 from latticeward.opening import codec_of
@@ -29,6 +30,9 @@ from rounds.services.partials import (
 from rounds.storage import delete_blob
 
 FAN_IN: Final = 8
+_SLOTS: Final = PreparedSelect(
+    lambda round_id: Partial.objects.filter(round_id=round_id).order_by("slot").values_list("slot"), UUID
+)
 
 
 def groups_to_merge(round_id: UUID) -> list[list[int]]:
@@ -36,7 +40,7 @@ def groups_to_merge(round_id: UUID) -> list[list[int]]:
 
     A group is found from the slot's number alone, so it is the same whatever of the others is done already.
     """
-    slots = list(Partial.objects.filter(round_id=round_id).order_by("slot").values_list("slot", flat=True))
+    slots = [slot for (slot,) in _SLOTS(round_id)]
     width = FAN_IN
     while len(slots) > FAN_IN:
         groups: dict[int, list[int]] = defaultdict(list)

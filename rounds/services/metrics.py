@@ -11,18 +11,22 @@ from latticeward.updates.encoding import DecodedSum
 from latticeward.updates.metrics import METRICS
 from latticeward.updates.ring import RingVector
 from rounds.models import Round
-from rounds.services.cohorts import hides_metric, measuring
+from rounds.services.cohorts import Cohort, hides_metric
 
 # By device: its hospital, and its own metric if that may be kept.
 OwnMetrics = Mapping[UUID, tuple[UUID, Mapping[str, Any] | None]]
 
 
-def pooled_metric(current: Round, plan: RoundPlan, decoded: DecodedSum) -> dict[str, Any] | None:
-    """The pooled metric, or None when it would tell of fewer hospitals or patients than the plan's k."""
+def pooled_metric(current: Round, plan: RoundPlan, decoded: DecodedSum, behind: Cohort) -> dict[str, Any] | None:
+    """The pooled metric, or None when it would tell of fewer hospitals or patients than the plan's k.
+
+    Args:
+        behind: who stands behind it, as ``cohorts.measuring`` found it.
+    """
     summary = METRICS[plan.metric].summarise(decoded.metric_counts)
-    if summary.value is None or summary.examples < plan.k_patients or not hides_metric(current, plan):
+    if summary.value is None or summary.examples < plan.k_patients or not hides_metric(current, plan, behind):
         return None
-    hospitals = len(set(measuring(current).values()))
+    hospitals = len(set(behind.values()))
     return {"name": plan.metric, "value": summary.value, "hospitals": hospitals, "patients": summary.examples}
 
 

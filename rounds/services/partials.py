@@ -5,17 +5,26 @@ or foreign partial, or one with other members, cannot be put in its place.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
 import numpy as np
 
+from controlplane.prepared import PreparedSelect
 from keys import vault
 from latticeward import canonical
 from latticeward.crypto.wrapping import NONCE_BYTES, TAG_BYTES, new_key, unwrap_bulk, wrap_bulk
 from latticeward.errors import StaleStateError
 from latticeward.updates.ring import RingVector
-from rounds.models import Partial, Round
+from rounds.models import Contribution, Partial, Round
 from rounds.storage import delete_blob, read_blob, write_blob
+
+_HELD: Final = PreparedSelect(
+    lambda round_id: Contribution.objects.filter(partial__round_id=round_id).values_list(
+        "partial_id", "submission__digest"
+    ),
+    UUID,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,14 @@ def load_partial(partial: Partial, dtype: np.dtype[Any]) -> RingVector:
 def members_of(partial: Partial | None) -> list[str]:
     """The digests of the submissions that a partial holds, by the database."""
     return list(partial.contributions.values_list("submission__digest", flat=True)) if partial else []
+
+
+def members_by_partial(round_id: UUID) -> dict[int, list[str]]:
+    """The same for all partials of a round, by the partial's key."""
+    held: dict[int, list[str]] = {}
+    for partial_id, digest in _HELD(round_id):
+        held.setdefault(partial_id, []).append(digest)
+    return held
 
 
 def require_members(partial: Partial, members: list[str]) -> None:

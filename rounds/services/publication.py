@@ -21,12 +21,13 @@ from django.db import transaction
 from django.utils import timezone
 
 from controlplane.audit.services import record
+from controlplane.prepared import insert_rows
 from devices.selectors import HeldKey, encapsulation_keys
 from devices.suites import accepted_suites, require_accepted
 from keys import vault
 from keys.selectors import server_verify_key
 from keys.usage import count_use
-from latticeward.crypto.envelope import EnvelopeHeader, PlannedBody, Recipient, make_stanza, open_body
+from latticeward.crypto.envelope import EnvelopeHeader, PlannedBody, Recipient, SealedBody, make_stanza, open_body
 from latticeward.crypto.kem import EncapsulationKey
 from latticeward.crypto.signing import Purpose
 from latticeward.crypto.suites import get_suite
@@ -121,49 +122,69 @@ def get_ready(round_id: UUID) -> None:
     _ready[round_id] = planned
 
 
-def make_model(current: Round, plan: RoundPlan, decoded: DecodedSum) -> PreparedModel:
-    """Step, seal and describe the round's model version; nothing is kept yet.
+class ModelInMaking:
+    """The round's model version while its weights are stepped, sealed and hashed on threads beside.
+
+    They need neither database nor interpreter for most of it, and the caller has other questions to ask meanwhile.
+
+    Args:
+        beside: two threads or more.
 
     Raises:
         UnsupportedSuiteError: the plan's suite was retired since: nothing new is sealed in it.
     """
-    require_accepted(plan.suite)
-    weights, state = next_weights(current, plan, decoded)
-    model_id = uuid4()
-    now = timezone.now()
-    planned = _plan_of(current, plan)
-    # The two digests take most of the time, and neither needs the other.
-    with ThreadPoolExecutor(1) as beside:
-        digest = beside.submit(weights_digest, weights)
-        sealed = planned.body.seal(weights.view(np.uint8).data)
-    manifest = ModelManifest(
-        model_id=str(model_id),
-        training_id=plan.training_id,
-        round_id=str(current.id),
-        number=current.number,
-        plan_digest=bytes(current.training.plan_digest),
-        base_model_digest=bytes(current.base_model_digest),
-        weights_digest=digest.result(),
-        header=sealed.header_bytes,
-        body_digest=sealed.body_digest,
-        body_bytes=len(sealed.body),
-        created_at=to_unix_milliseconds(now),
-    )
-    row = ModelVersion(
-        id=model_id,
-        training=current.training,
-        number=current.number,
-        weights_digest=manifest.weights_digest,
-        base_model_digest=bytes(current.base_model_digest),
-        manifest=manifest.to_bytes(),
-        header=sealed.header_bytes,
-        body_blob=write_blob(sealed.body),
-        body_bytes=len(sealed.body),
-        wrapped_content_key=vault.wrap(sealed.content_key, purpose="model-content", row_id=str(model_id)),
-        optimiser_blob=_keep_optimiser_state(model_id, sealed.content_key, state),
-    )
-    stanzas = planned.seal_to(encapsulation_keys(current.training.federation).values())
-    return PreparedModel(row, [_stanza_row(row, key, stanza) for key, stanza in stanzas.items()])
+
+    def __init__(self, current: Round, plan: RoundPlan, decoded: DecodedSum, beside: ThreadPoolExecutor) -> None:
+        require_accepted(plan.suite)
+        self._current = current
+        self._plan = plan
+        self._planned = _plan_of(current, plan)
+        self._stepped = beside.submit(next_weights, current, plan, decoded)
+        self._sealed = beside.submit(self._seal)
+        self._digest = beside.submit(lambda: weights_digest(self._stepped.result()[0]))
+
+    def _seal(self) -> tuple[SealedBody, str]:
+        weights, _ = self._stepped.result()
+        sealed = self._planned.body.seal(weights.view(np.uint8).data)
+        return sealed, write_blob(sealed.body)
+
+    def finish(self) -> PreparedModel:
+        """Seal to every device and describe the version; nothing is kept yet.
+
+        Raises:
+            ContributionError: the step gave what is no model.
+        """
+        current = self._current
+        stanzas = self._planned.seal_to(encapsulation_keys(current.training.federation).values())
+        sealed, body_blob = self._sealed.result()
+        model_id = uuid4()
+        manifest = ModelManifest(
+            model_id=str(model_id),
+            training_id=self._plan.training_id,
+            round_id=str(current.id),
+            number=current.number,
+            plan_digest=bytes(current.training.plan_digest),
+            base_model_digest=bytes(current.base_model_digest),
+            weights_digest=self._digest.result(),
+            header=sealed.header_bytes,
+            body_digest=sealed.body_digest,
+            body_bytes=len(sealed.body),
+            created_at=to_unix_milliseconds(timezone.now()),
+        )
+        row = ModelVersion(
+            id=model_id,
+            training=current.training,
+            number=current.number,
+            weights_digest=manifest.weights_digest,
+            base_model_digest=bytes(current.base_model_digest),
+            manifest=manifest.to_bytes(),
+            header=sealed.header_bytes,
+            body_blob=body_blob,
+            body_bytes=len(sealed.body),
+            wrapped_content_key=vault.wrap(sealed.content_key, purpose="model-content", row_id=str(model_id)),
+            optimiser_blob=_keep_optimiser_state(model_id, sealed.content_key, self._stepped.result()[1]),
+        )
+        return PreparedModel(row, [_stanza_row(row, key, stanza) for key, stanza in stanzas.items()])
 
 
 def _plan_of(current: Round, plan: RoundPlan) -> PlannedModel:
@@ -246,7 +267,7 @@ def seal_for_newcomers(model: ModelVersion) -> int:
 
 def keep_model(current: Round, model: PreparedModel) -> None:
     model.row.save(force_insert=True)
-    ModelStanza.objects.bulk_create(model.stanzas)
+    insert_rows(model.stanzas)
     record(
         "model.prepared",
         actor="worker:aggregate",

@@ -19,6 +19,7 @@ from latticeward.messages import ModelManifest, RoundRecord
 from latticeward.updates.ring import RingVector, accumulate
 from latticeward.updates.tensors import weights_digest
 from rounds.models import Contribution, Partial, Round
+from rounds.services.cohorts import measuring
 from rounds.services.metrics import hospital_metric, measures, pooled_metric, shown_beside
 from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.partials import commitment
@@ -99,7 +100,7 @@ def recompute_round(round_id: UUID) -> Recomputation:
             raise RecomputationError(f"round {round_id}: the model does not follow from the updates")
 
     # 5
-    pooled = pooled_metric(current, plan, decoded)
+    pooled = pooled_metric(current, plan, decoded, measuring(current))
     if pooled != _plain(record.metric):
         raise RecomputationError(f"round {round_id}: the metric does not follow from the updates")
     shown = {devices[device] for device in shown_beside(plan, own, pooled)}

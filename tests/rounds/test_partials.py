@@ -192,7 +192,7 @@ def test_an_aggregation_that_fails_by_our_fault_gives_its_claim_back(
         raise OSError("no space left")
 
     with monkeypatch.context() as patched:
-        patched.setattr(aggregation, "make_model", fail)
+        patched.setattr(aggregation, "ModelInMaking", fail)
         with pytest.raises(OSError, match="space"):
             aggregation.aggregate_round(current.id)
     assert aggregation.aggregate_round(current.id)

@@ -146,7 +146,7 @@ def test_an_aggregation_that_goes_on_for_long_is_not_begun_again(
     """Longer than a sweep and longer than a lease: the lease is renewed between the parts of the work."""
     current = closed(cohort)
     parts: list[str] = []
-    load, make = aggregation.load_partial, aggregation.make_model
+    load, make = aggregation.load_partial, aggregation.ModelInMaking
 
     def slowly(name: str) -> None:
         later(aggregation.LEASE - timedelta(seconds=1))
@@ -163,7 +163,7 @@ def test_an_aggregation_that_goes_on_for_long_is_not_begun_again(
         return make(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(aggregation, "load_partial", load_slowly)
-    monkeypatch.setattr(aggregation, "make_model", make_slowly)
+    monkeypatch.setattr(aggregation, "ModelInMaking", make_slowly)
     assert aggregation.aggregate_round(current.id)
     assert parts == ["load", "make"]
 
