@@ -141,7 +141,7 @@ def _database(url: str) -> dict[str, Any]:
     if parts.scheme not in ("postgresql", "postgres"):
         raise ValueError(f"LATTICEWARD_DATABASE_URL must start with postgresql://, not {parts.scheme}://")
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "controlplane.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),
@@ -151,6 +151,9 @@ def _database(url: str) -> dict[str, Any]:
             # Django under ASGI serves every request on a thread of its own, and a connection that stays with its
             # thread is opened for one request and never closed: a pool lends few to many.
             "pool": {"min_size": 1, "max_size": ENVIRONMENT.database_connections, "timeout": 10},
+            # Values go beside a statement, not in it, and what a connection was asked five times it keeps planned.
+            "server_side_binding": True,
+            "prepare_threshold": 5,
             "application_name": f"latticeward-{ROLE}",
             # One hung process must not hold all others at a row's lock.
             "options": "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",
