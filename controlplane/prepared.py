@@ -10,9 +10,10 @@ statement whose text depends on more (a filter that may be missing, a comparison
 
 import copy
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
+from itertools import cycle
 from types import SimpleNamespace
 from typing import Any, Final, Generic, TypeVar, get_args
 from uuid import UUID, uuid4
@@ -26,7 +27,7 @@ Row = TypeVar("Row")
 # A value of its kind that no statement holds by itself, to find the places where the values of a call go.
 _SAMPLES: Final[dict[type, Callable[[], Any]]] = {
     str: lambda: secrets.token_hex(16),
-    int: lambda: secrets.randbelow(2**31),
+    int: partial(next, cycle(range(2**14, 2**15))),  # what the smallest column takes
     UUID: uuid4,
     datetime: lambda: datetime(2000, 1, 1, tzinfo=UTC) + timedelta(microseconds=secrets.randbelow(10**15)),
 }
@@ -153,6 +154,38 @@ class _CompiledSelect(_Compiled):
 def _sample(kind: type, value: Any) -> Any:
     of = get_args(kind)
     return [_SAMPLES[of[0]]() for _ in value] if of else _SAMPLES[kind]()
+
+
+def update_rows(model: type[models.Model], pks: Collection[Any], columns: Mapping[str, Any], **expected: Any) -> int:
+    """Set columns of those of the rows named by their primary keys that still have the expected values.
+
+    Args:
+        pks: at least one.
+        columns: values or rows, not expressions, set on all of them alike.
+
+    Returns:
+        How many rows were changed.
+    """
+    quoted = connection.ops.quote_name
+
+    def named(name: str, value: Any) -> tuple[str, Any]:
+        field: Any = model._meta.get_field(name)
+        value = value.pk if isinstance(value, models.Model) else value
+        return f"{quoted(field.column)} = %s", field.get_db_prep_save(value, connection)
+
+    new = [named(name, value) for name, value in columns.items()]
+    old = [named(name, value) for name, value in expected.items()]
+    pk: Any = model._meta.pk
+    where = [f"{quoted(pk.column)} IN ({', '.join(['%s'] * len(pks))})", *(text for text, _ in old)]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {quoted(model._meta.db_table)} SET {', '.join(text for text, _ in new)} "  # noqa: S608 - our names
+            f"WHERE {' AND '.join(where)}",
+            [value for _, value in new]
+            + [pk.get_db_prep_value(one, connection) for one in pks]
+            + [value for _, value in old],
+        )
+        return int(cursor.rowcount)
 
 
 def insert_rows(rows: Sequence[models.Model]) -> None:

@@ -8,6 +8,7 @@ from django.db import connection, models, transaction
 
 from controlplane.audit.models import AuditEntry
 from controlplane.audit.services import Fact, record, record_all
+from controlplane.prepared import update_rows
 from latticeward.errors import StaleStateError
 from latticeward.lifecycle import Machine, next_state
 
@@ -38,9 +39,8 @@ def apply_transition(
     transition = next_state(machine, row.state, event)  # type: ignore[attr-defined]
     # Inside somebody's transaction no savepoint: the one statement that may be refused has then written nothing.
     with nullcontext() if connection.in_atomic_block else transaction.atomic():
-        manager = type(row)._default_manager
-        changed = manager.filter(pk=row.pk, state=transition.source).update(state=transition.target, **columns)
-        if changed != 1:
+        moved = {"state": transition.target, **columns}
+        if update_rows(type(row), [row.pk], moved, state=transition.source) != 1:
             raise StaleStateError(f"{machine.name} {row.pk} is no longer {transition.source}")
         entry = record(
             transition.audit_event,
@@ -81,10 +81,10 @@ def apply_transitions(
     if len(set(transitions)) > 1:
         raise ValueError("rows that are moved together are in one state")
     transition = transitions[0]
-    with transaction.atomic():
-        manager = type(rows[0])._default_manager
-        moved = manager.filter(pk__in=[row.pk for row in rows], state=transition.source)
-        if moved.update(state=transition.target, **columns) != len(rows):
+    # A savepoint costs as much as the update. Whoever catches an error inside his transaction can only end it.
+    with transaction.atomic(savepoint=False):
+        moved = {"state": transition.target, **columns}
+        if update_rows(type(rows[0]), [row.pk for row in rows], moved, state=transition.source) != len(rows):
             raise StaleStateError(f"one of {len(rows)} {machine.name} rows is no longer {transition.source}")
         moves = {"from": transition.source, "to": transition.target}
         entries = record_all(

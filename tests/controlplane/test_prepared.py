@@ -9,7 +9,7 @@ import pytest
 from django.db import DEFAULT_DB_ALIAS, IntegrityError, connection, connections, transaction
 
 from controlplane.audit.models import AuditEntry
-from controlplane.prepared import PreparedSelect, PreparedUpdate, insert_rows
+from controlplane.prepared import PreparedSelect, PreparedUpdate, insert_rows, update_rows
 from devices.models import Federation, Site
 
 pytestmark = pytest.mark.django_db
@@ -108,6 +108,31 @@ def test_an_update_changes_the_rows_that_it_names_and_says_how_many() -> None:
     close = PreparedUpdate(lambda ids, name: (Federation.objects.filter(pk__in=ids), {"name": name}), list[UUID], str)
     assert close([heart.id, lung.id], "Closed") == 2
     assert set(Federation.objects.values_list("name", flat=True)) == {"Closed"}
+
+
+def test_rows_are_changed_that_are_still_as_expected() -> None:
+    heart, lung, brain = federation("heart"), federation("lung"), federation("brain")
+    Federation.objects.bulk_create([heart, lung, brain])
+    later = NOW + timedelta(hours=1)
+    assert update_rows(Federation, [heart.id, lung.id], {"name": "é", "created_at": later}, slug="lung") == 1
+    assert dict(Federation.objects.filter(created_at=later).values_list("id", "name")) == {lung.id: "é"}
+    assert update_rows(Federation, {heart.id, brain.id}, {"name": "Both"}) == 2
+    assert set(Federation.objects.values_list("name", flat=True)) == {"é", "Both"}
+
+
+def test_columns_are_written_as_the_orm_writes_them() -> None:
+    insert_rows([federation("heart"), federation("lung")])
+    heart, lung = Federation.objects.order_by("slug")
+    site = Site.objects.create(federation=heart, slug="north", name="North", created_at=NOW)
+    assert update_rows(Site, [site.id], {"federation": lung}, federation=heart) == 1
+    assert Site.objects.get().federation == lung
+    entry = AuditEntry(event="federation.created", actor="system", subject_kind="federation", subject_id="1")
+    entry.details, entry.feed, entry.feed_seq, entry.recorded_at, entry.leaf_hash = {}, "f", 1, NOW, b"\x01"
+    insert_rows([entry])
+    columns = {"details": {"text": "é", "none": None}, "leaf_hash": None, "leaf_index": 7}
+    assert update_rows(AuditEntry, [entry.id], columns) == 1
+    read = AuditEntry.objects.get()
+    assert (read.details, read.leaf_hash, read.leaf_index) == tuple(columns.values())
 
 
 def test_a_value_that_the_statement_does_not_use_is_a_mistake() -> None:
