@@ -5,6 +5,7 @@ they were signed. Large bytes (envelopes, partial sums, model bodies) are sealed
 """
 
 import uuid
+from functools import lru_cache
 
 from django.db import models
 
@@ -60,10 +61,16 @@ class Training(models.Model):
         Raises:
             PlanChangedError: the row's bytes are not those whose digest was signed and sent to the hospitals.
         """
-        raw = bytes(self.plan)
-        if plan_digest(raw) != bytes(self.plan_digest):
+        plan = _plan_of(bytes(self.plan), bytes(self.plan_digest))
+        if plan is None:
             raise PlanChangedError(f"the plan of training {self.id} was changed after it was made")
-        return RoundPlan.from_bytes(raw)
+        return plan
+
+
+@lru_cache(maxsize=64)
+def _plan_of(raw: bytes, digest: bytes) -> RoundPlan | None:
+    """The plan of these bytes; None if this is not their digest. Kept, since every step of a round asks for it."""
+    return RoundPlan.from_bytes(raw) if plan_digest(raw) == digest else None
 
 
 class ModelVersion(models.Model):
