@@ -251,11 +251,21 @@ def encapsulation_keys(federation: Federation) -> dict[UUID, HeldKey]:
     return found
 
 
+_SIGNING_KEYS: Final = PreparedSelect(
+    lambda subjects: Key.objects.filter(subject_id__in=subjects, purpose="signing", state=KeyState.ACTIVE).values_list(
+        "subject_id", "epoch", "public_key", "algorithm"
+    ),
+    list[str],
+)
+
+
 def signing_keys(devices: Iterable[Device]) -> dict[UUID, CompositeVerifyKey]:
     """What verifies messages that each of these devices signs now, by device id; those without a key are left out."""
+    by_id = {str(device.id): device for device in devices}
     return {
-        device.id: CompositeVerifyKey.from_raw(bytes(key.public_key), key.algorithm)
-        for device, key in _active_keys(devices, "signing")
+        by_id[subject].id: CompositeVerifyKey.from_raw(bytes(raw), algorithm)
+        for subject, epoch, raw, algorithm in _SIGNING_KEYS(by_id.keys())
+        if epoch == by_id[subject].key_epoch
     }
 
 
@@ -293,9 +303,3 @@ def registered_signing_key(device: Device, key_id: bytes) -> CompositeVerifyKey:
     if key is None:
         raise KeyUsageError(f"device {device.id} never had the signing key {key_id.hex()[:12]}")
     return CompositeVerifyKey.from_raw(bytes(key.public_key), key.algorithm)
-
-
-def _active_keys(devices: Iterable[Device], role: str) -> list[tuple[Device, Key]]:
-    by_id = {str(device.id): device for device in devices}
-    keys = Key.objects.filter(subject_id__in=by_id, purpose=role, state=KeyState.ACTIVE)
-    return [(by_id[key.subject_id], key) for key in keys if key.epoch == by_id[key.subject_id].key_epoch]

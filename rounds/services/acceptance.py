@@ -5,11 +5,14 @@ it also moves the participants and adds the members' rows, so a crash between th
 """
 
 import time
+from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models.functions import Coalesce, Greatest
 
+from controlplane.prepared import PreparedSelect, PreparedUpdate, insert_rows, update_rows
 from controlplane.transitions import apply_transition, apply_transitions
 from latticeward.errors import NotFoundError, StaleStateError
 from latticeward.lifecycle import PARTICIPANT, DeviceState, ParticipantState, RoundState
@@ -31,6 +34,28 @@ from rounds.services.partials import (
 
 OpenedSubmission = tuple[Submission, OpenedContribution]
 REFUSALS_ALLOWED: Final = 3
+
+
+_PARTIAL: Final = PreparedSelect(lambda round_id, slot: Partial.objects.filter(round_id=round_id, slot=slot), UUID, int)
+_LOCK: Final = PreparedUpdate(
+    lambda round_id, last: (
+        Round.objects.filter(pk=round_id),
+        # SQLite has no greatest of nothing and something.
+        {"last_update_at": Greatest(Coalesce("last_update_at", last), last)},
+    ),
+    UUID,
+    datetime,
+)
+_KEY_EPOCHS: Final = PreparedSelect(
+    lambda ids: Submission.objects.filter(
+        pk__in=ids,
+        outcome="",
+        participant__state=ParticipantState.SUBMITTED,
+        participant__round__state=RoundState.COLLECTING,
+        participant__device__state=DeviceState.ACTIVE,
+    ).values_list("id", "participant__device__key_epoch"),
+    list[UUID],
+)
 
 
 def refuse_update(submission: Submission, code: str) -> None:
@@ -65,7 +90,7 @@ def accept_updates(opened: list[OpenedSubmission], *, slot: int) -> int:
     while opened:
         current = opened[0][0].participant.round
         started = time.perf_counter()
-        partial = Partial.objects.filter(round=current, slot=slot).first()
+        partial = _PARTIAL.first(current.id, slot)
         plan = current.training.round_plan
         vector = _present_sum(partial, codec_of(plan))
         if vector is None:
@@ -79,7 +104,7 @@ def accept_updates(opened: list[OpenedSubmission], *, slot: int) -> int:
                 _lock_round(opened)
                 _require_countable(opened)
                 swapped = swap_partial(current, prepared)
-                Contribution.objects.bulk_create(
+                insert_rows(
                     [
                         Contribution(submission=submission, partial=swapped, measures=measures(plan, one.vector))
                         for submission, one in opened
@@ -108,17 +133,13 @@ def _present_sum(partial: Partial | None, codec: FixedPointCodec) -> RingVector 
 
 
 def _count(current: Round, plan: RoundPlan, opened: list[OpenedSubmission], seconds: float) -> None:
-    """Mark submissions and participants, a few statements for all of them."""
-    released = []
+    """Mark submissions and participants."""
     for submission, contribution in opened:
-        submission.outcome = "accepted"
-        submission.stage_seconds = {**submission.stage_seconds, **contribution.seconds, "accumulate": seconds}
+        stages = {**submission.stage_seconds, **contribution.seconds, "accumulate": seconds}
+        update_rows(Submission, [submission.id], {"outcome": "accepted", "stage_seconds": stages})
         if (metric := hospital_metric(plan, contribution.vector)) is not None:
-            submission.participant.metric = metric
-            released.append(submission.participant)
+            update_rows(Participant, [submission.participant_id], {"metric": metric})
     submissions = [submission for submission, _ in opened]
-    Submission.objects.bulk_update(submissions, ["outcome", "stage_seconds"])
-    Participant.objects.bulk_update(released, ["metric"])
     by_participant = {submission.participant_id: submission for submission in submissions}
     apply_transitions(
         [submission.participant for submission in submissions],
@@ -135,10 +156,7 @@ def _lock_round(opened: list[OpenedSubmission]) -> None:
     """Write when the last of them arrived: the row's lock orders all that follows before or after the freeze of the
     members, never into it, and what cannot be counted takes the time back with it."""
     last = max(submission.received_at for submission, _ in opened)
-    Round.objects.filter(pk=opened[0][0].participant.round_id).update(
-        # SQLite has no greatest of nothing and something.
-        last_update_at=Greatest(Coalesce("last_update_at", last), last)
-    )
+    _LOCK(opened[0][0].participant.round_id, last)
 
 
 def _require_countable(opened: list[OpenedSubmission]) -> None:
@@ -149,14 +167,7 @@ def _require_countable(opened: list[OpenedSubmission]) -> None:
 def _countable(opened: list[OpenedSubmission]) -> list[OpenedSubmission]:
     # The devices as they stand now, with the key epoch that verified: one that was revoked meanwhile is not counted.
     # Nor is what another worker refused after our lease, even if its device has sent something else since.
-    rows = Submission.objects.filter(
-        pk__in=[submission.pk for submission, _ in opened],
-        outcome="",
-        participant__state=ParticipantState.SUBMITTED,
-        participant__round__state=RoundState.COLLECTING,
-        participant__device__state=DeviceState.ACTIVE,
-    )
-    epochs = dict(rows.values_list("id", "participant__device__key_epoch"))
+    epochs = dict(_KEY_EPOCHS([submission.id for submission, _ in opened]))
     return [pair for pair in opened if epochs.get(pair[0].pk) == pair[0].participant.device.key_epoch]
 
 

@@ -58,6 +58,21 @@ _UNDECIDED: Final = PreparedSelect(
 _WAITING: Final = PreparedSelect(
     lambda round_id: Submission.objects.filter(participant__round_id=round_id, outcome="").values_list("id"), UUID
 )
+_PLACE: Final = PreparedSelect(
+    lambda round_id, device_id: Participant.objects.select_related("round").filter(
+        round_id=round_id, device_id=device_id
+    ),
+    UUID,
+    UUID,
+)
+_TALLY: Final = PreparedSelect(
+    lambda round_id: (
+        Participant.objects.filter(round_id=round_id)
+        .values_list("state", "round__quorum", "round__state_due_at")
+        .annotate(Count("id"))
+    ),
+    UUID,
+)
 
 
 def sign_round(round_id: UUID) -> None:
@@ -83,10 +98,10 @@ def participant_of(round_id: UUID, device: Device) -> Participant:
     Raises:
         NotPermittedError: the device was not invited, or there is no such round: deliberately one answer.
     """
-    try:
-        return Participant.objects.select_related("round").get(round_id=round_id, device_id=device.id)
-    except Participant.DoesNotExist as error:
-        raise NotPermittedError(f"device {device.id} is not in round {round_id}") from error
+    participant = _PLACE.first(round_id, device.id)
+    if participant is None:
+        raise NotPermittedError(f"device {device.id} is not in round {round_id}")
+    return participant
 
 
 def join_round(*, round_id: UUID, device: Device) -> Participant:
@@ -124,8 +139,7 @@ def may_move(round_id: UUID) -> bool:
     Asked in the intake worker, so that a round of many costs one message to the aggregation worker and not one an
     update, each of which would stand before the last. Whatever else moves a round is found by the sweep.
     """
-    tally = Participant.objects.filter(round_id=round_id).values_list("state", "round__quorum", "round__state_due_at")
-    rows = list(tally.annotate(Count("id")))
+    rows = _TALLY(round_id)
     _, quorum, due_at, _ = rows[0]
     now = datetime.now(UTC)
     if due_at is None or now >= due_at:

@@ -5,7 +5,7 @@ and verifies, opens, validates and accumulates. What only the worker can see is 
 """
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Final
 from uuid import UUID, uuid4
@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from controlplane.audit.models import AuditEntry
 from controlplane.audit.services import record
+from controlplane.prepared import PreparedSelect, PreparedUpdate, insert_rows
 from controlplane.transitions import apply_transition
 from devices.models import Device
 from devices.selectors import signing_keys
@@ -54,6 +55,57 @@ BATCH_BYTES: Final = 64 * 1024 * 1024
 # A worker that is silent for longer has died, and others take up what it had.
 LEASE: Final = timedelta(seconds=15)
 LEDGER_PROMISE: Final = timedelta(seconds=60)
+
+_PLAN_DIGEST: Final = PreparedSelect(
+    lambda round_id: Round.objects.filter(pk=round_id).order_by().values_list("training__plan_digest"), UUID
+)
+_LOCK: Final = PreparedSelect(
+    # Without an order: that of rounds would join the trainings, and lock theirs as well.
+    lambda round_id: Round.objects.select_for_update().filter(pk=round_id).order_by().values_list("id"),
+    UUID,
+)
+# What is undecided in the round that a submission belongs to, the first to come first.
+_UNDECIDED: Final = PreparedSelect(
+    lambda submission_id: (
+        Submission.objects.filter(
+            outcome="",
+            participant__state=ParticipantState.SUBMITTED,
+            participant__round_id=Participant.objects.filter(submissions=submission_id).values("round_id")[:1],
+        )
+        .order_by("received_at")
+        .values_list("id", "size_bytes", "claimed_until", "slot")
+    ),
+    UUID,
+)
+_CLAIM: Final = PreparedUpdate(
+    lambda chosen, claim, now, until, slot: (
+        Submission.objects.filter(Q(claimed_until=None) | Q(claimed_until__lt=now), pk__in=chosen),
+        {"claim": claim, "claimed_until": until, "slot": slot},
+    ),
+    list[UUID],
+    UUID,
+    datetime,
+    datetime,
+    int,
+)
+# With what intake looks at: whole rows would bring every signed byte of the round along, five times as much.
+_CLAIMED: Final = PreparedSelect(
+    lambda claim: (
+        Submission.objects.filter(claim=claim)
+        .select_related("participant__round__training", "participant__device__site")
+        .only(
+            *("digest", "blob", "received_at", "stage_seconds", "participant__state", "participant__refusals"),
+            *(
+                f"participant__round__{name}"
+                for name in ("base_model_digest", "wrapped_decapsulation_seed", "opened_at")
+            ),
+            *(f"participant__round__training__{name}" for name in ("plan", "plan_digest", "suite")),
+            *("participant__device__key_epoch", "participant__device__site__name"),
+        )
+        .order_by("received_at")
+    ),
+    UUID,
+)
 
 
 def require_submitter(*, round_id: UUID, device: Device, digest: str) -> Submission | None:
@@ -107,7 +159,7 @@ def receive_update(
         blob: name of the stored envelope.
         seconds: what taking the bytes in has cost, for the stage times.
     """
-    plan_digest = Round.objects.values_list("training__plan_digest", flat=True).get(pk=round_id)
+    [(plan_digest,)] = _PLAN_DIGEST(round_id)
     now = timezone.now()
     submission_id = uuid4()
     receipt = SubmissionReceipt(
@@ -125,10 +177,10 @@ def receive_update(
     try:
         with transaction.atomic():
             # The lock orders this after a close: a submission that comes with the due time is in or out, never both.
-            Round.objects.select_for_update().values_list("state").get(pk=round_id)
+            _LOCK(round_id)
             participant = participant_of(round_id, device)
             _require_submittable(participant)
-            submission = Submission.objects.create(
+            submission = Submission(
                 id=submission_id,
                 participant=participant,
                 digest=digest,
@@ -139,6 +191,7 @@ def receive_update(
                 stage_seconds={"receive": seconds},
                 received_at=now,
             )
+            insert_rows([submission])
             apply_transition(
                 participant,
                 PARTICIPANT,
@@ -190,18 +243,18 @@ def process_update(submission_id: UUID) -> UUID | None:
     Returns:
         The id of the round that may now move on, None if nothing was to be done.
     """
-    round_id = Submission.objects.values_list("participant__round_id", flat=True).filter(pk=submission_id).first()
-    if round_id is None:
-        raise NotFoundError(f"submission {submission_id}")
     claim = uuid4()
-    waiting, slot = _claim_waiting(round_id, claim)
+    waiting, slot = _claim_waiting(submission_id, claim)
     if not waiting:
+        if not Submission.objects.filter(pk=submission_id).exists():
+            raise NotFoundError(f"submission {submission_id}")
         return None
+    current = waiting[0].participant.round
     counted = 0
     stuck: list[UUID] = []
     try:
         opened: list[tuple[Submission, OpenedContribution]] = []
-        opening = opening_of(waiting[0].participant.round)
+        opening = opening_of(current)
         keys = signing_keys(one.participant.device for one in waiting)
         for one in waiting:
             key = keys.get(one.participant.device_id)
@@ -224,7 +277,7 @@ def process_update(submission_id: UUID) -> UUID | None:
         if counted + len(stuck) < len(waiting):
             undecided = Submission.objects.filter(claim=claim, outcome="").exclude(pk__in=stuck)
             undecided.update(claim=None, claimed_until=None)
-    return round_id
+    return current.id
 
 
 def _refuse_if_waiting(submission: Submission, code: str) -> None:
@@ -234,29 +287,24 @@ def _refuse_if_waiting(submission: Submission, code: str) -> None:
         logger.info("submission %s was decided meanwhile", submission.id)
 
 
-def _claim_waiting(round_id: UUID, claim: UUID) -> tuple[list[Submission], int]:
-    """Take waiting submissions of a round for this worker, for as long as the lease, and a slot that no other has.
+def _claim_waiting(submission_id: UUID, claim: UUID) -> tuple[list[Submission], int]:
+    """Take waiting submissions of this one's round for this worker, for as long as the lease, and a slot of its own.
 
     Not more than memory was promised for. Two workers may choose the same submissions at the same moment: the second
     gets none, and the next message brings it back. They may choose the same slot: then the compare-and-swap makes one
     of them look again.
     """
     now = timezone.now()
-    undecided = Submission.objects.filter(
-        outcome="", participant__round_id=round_id, participant__state=ParticipantState.SUBMITTED
-    ).order_by("received_at")
     chosen: list[UUID] = []
     taken: set[int] = set()
     room = BATCH_BYTES
-    for identity, size_bytes, claimed_until, slot in undecided.values_list("id", "size_bytes", "claimed_until", "slot"):
+    for identity, size_bytes, claimed_until, slot in _UNDECIDED(submission_id):
         if claimed_until is not None and claimed_until >= now:
             taken.add(slot)
         elif not chosen or (len(chosen) < BATCH and room >= size_bytes):
             chosen.append(identity)
             room -= size_bytes
     slot = next(number for number in count() if number not in taken)
-    free = Q(claimed_until=None) | Q(claimed_until__lt=now)
-    if not Submission.objects.filter(free, pk__in=chosen).update(claim=claim, claimed_until=now + LEASE, slot=slot):
+    if not chosen or not _CLAIM(chosen, claim, now, now + LEASE, slot):
         return [], slot
-    related = ("participant__round__training", "participant__device__site")
-    return list(Submission.objects.filter(claim=claim).select_related(*related).order_by("received_at")), slot
+    return _CLAIMED(claim), slot

@@ -9,8 +9,9 @@ from typing import Any, Final
 from uuid import UUID
 
 import numpy as np
+from django.db import IntegrityError
 
-from controlplane.prepared import PreparedSelect
+from controlplane.prepared import PreparedSelect, update_rows
 from keys import vault
 from latticeward import canonical
 from latticeward.crypto.wrapping import NONCE_BYTES, TAG_BYTES, new_key, unwrap_bulk, wrap_bulk
@@ -24,6 +25,9 @@ _HELD: Final = PreparedSelect(
         "partial_id", "submission__digest"
     ),
     UUID,
+)
+_MEMBERS: Final = PreparedSelect(
+    lambda partial_id: Contribution.objects.filter(partial_id=partial_id).values_list("submission__digest"), int
 )
 
 
@@ -57,7 +61,7 @@ def load_partial(partial: Partial, dtype: np.dtype[Any]) -> RingVector:
 
 def members_of(partial: Partial | None) -> list[str]:
     """The digests of the submissions that a partial holds, by the database."""
-    return list(partial.contributions.values_list("submission__digest", flat=True)) if partial else []
+    return [digest for (digest,) in _MEMBERS(partial.pk)] if partial else []
 
 
 def members_by_partial(round_id: UUID) -> dict[int, list[str]]:
@@ -109,7 +113,8 @@ def swap_partial(owner: Round, prepared: PreparedPartial) -> Partial:
         The slot's row, to name as the members' partial; its other columns may be those of the version before.
 
     Raises:
-        StaleStateError: another worker wrote the slot first. Discard the prepared blob and begin again.
+        StaleStateError: another worker wrote the slot first; the transaction can only end. Discard the prepared blob
+            and begin again.
     """
     values: dict[str, Any] = {
         "version": prepared.version,
@@ -117,16 +122,15 @@ def swap_partial(owner: Round, prepared: PreparedPartial) -> Partial:
         "wrapped_key": prepared.wrapped_key,
         "member_digest": prepared.member_digest,
     }
+    moved = f"partial {prepared.slot} of round {owner.id} was moved by another worker"
     if prepared.row is None:
-        salted = {**values, "commitment_salt": new_key()}
-        partial, created = Partial.objects.get_or_create(round=owner, slot=prepared.slot, defaults=salted)
-        changed = int(created)
-    else:
-        partial = prepared.row
-        changed = Partial.objects.filter(pk=partial.pk, version=prepared.version - 1).update(**values)
-    if changed != 1:
-        raise StaleStateError(f"partial {prepared.slot} of round {owner.id} was moved by another worker")
-    return partial
+        try:
+            return Partial.objects.create(round=owner, slot=prepared.slot, commitment_salt=new_key(), **values)
+        except IntegrityError as error:
+            raise StaleStateError(moved) from error
+    if update_rows(Partial, [prepared.row.pk], values, version=prepared.version - 1) != 1:
+        raise StaleStateError(moved)
+    return prepared.row
 
 
 def discard(prepared: PreparedPartial) -> None:

@@ -191,7 +191,7 @@ def test_a_worker_that_dies_between_storing_and_committing_loses_and_doubles_not
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Contribution.objects, "bulk_create", die)
+        patched.setattr(acceptance, "insert_rows", die)
         with pytest.raises(KeyboardInterrupt):
             intake.process_update(submission.id)
     assert Contribution.objects.count() == 1
@@ -313,7 +313,7 @@ def test_what_was_refused_is_not_counted_by_a_worker_that_opened_it_before(cohor
     current = cohort.collecting(cohort.train())
     hospital = cohort.hospitals[0]
     first = hospital.submit(current, hospital.prepare(current))
-    [held], slot = intake._claim_waiting(current.id, uuid4())
+    [held], slot = intake._claim_waiting(first.id, uuid4())
     opened = OpenedContribution(reopen_submission(held, opening_of(current)).vector)
     acceptance.refuse_update(Submission.objects.select_related("participant__round").get(pk=first.pk), "key_usage")
     second = hospital.submit(current, hospital.prepare(current))

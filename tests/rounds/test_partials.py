@@ -4,6 +4,7 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -154,7 +155,7 @@ def test_workers_that_hold_claims_have_slots_of_their_own(cohort: Cohort) -> Non
     Submission.objects.filter(pk=second.pk).update(
         claim=uuid4(), claimed_until=timezone.now() - timedelta(seconds=9), slot=1
     )
-    taken, slot = intake._claim_waiting(current.id, uuid4())
+    taken, slot = intake._claim_waiting(first.id, uuid4())
     assert ({one.id for one in taken}, slot) == ({second.id, third.id}, 1)
 
 
@@ -162,9 +163,31 @@ def test_a_batch_is_bounded_by_bytes_and_never_empty(cohort: Cohort, monkeypatch
     current = cohort.collecting(cohort.train())
     submissions = [hospital.submit(current, hospital.prepare(current)) for hospital in cohort.hospitals]
     monkeypatch.setattr(intake, "BATCH_BYTES", 2 * submissions[0].size_bytes + 100)
-    assert len(intake._claim_waiting(current.id, uuid4())[0]) == 2
+    assert len(intake._claim_waiting(submissions[0].id, uuid4())[0]) == 2
     monkeypatch.setattr(intake, "BATCH_BYTES", 1)
-    assert len(intake._claim_waiting(current.id, uuid4())[0]) == 1
+    assert len(intake._claim_waiting(submissions[0].id, uuid4())[0]) == 1
+
+
+def test_of_two_first_versions_of_a_slot_the_second_is_added_to_the_first(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = cohort.collecting(cohort.train())
+    prepared = []
+
+    def prepare_and_come_late(*given: Any) -> Any:
+        prepared.append(prepare_partial(*given))
+        if len(prepared) == 1:
+            empty = codec_of(current.training.round_plan).empty_sum()
+            swap_partial(current, prepare_partial(current, given[1], None, empty, []))
+        return prepared[-1]
+
+    monkeypatch.setattr(acceptance, "prepare_partial", prepare_and_come_late)
+    submission = cohort.hospitals[0].contribute(current)
+    assert submission.outcome == "accepted"
+    partial = Partial.objects.get(round=current)
+    assert (partial.version, partial.contributions.count(), len(prepared)) == (2, 1, 2)
+    assert np.array_equal(sum_of(current), reopen_submission(submission, opening_of(current)).vector)
+    assert not blob_path(prepared[0].blob).exists()
 
 
 def test_a_round_is_aggregated_by_one_worker_at_a_time(cohort: Cohort) -> None:

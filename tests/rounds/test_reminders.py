@@ -86,7 +86,7 @@ def test_a_reminder_goes_when_its_step_is_done(cohort: Cohort) -> None:
 
 def test_what_a_worker_has_claimed_is_overdue_only_when_the_lease_has_ended(cohort: Cohort) -> None:
     (submission,) = waiting(cohort)
-    intake._claim_waiting(submission.participant.round_id, uuid4())  # and then the worker dies
+    intake._claim_waiting(submission.id, uuid4())  # and then the worker dies
     later(intake.LEASE - timedelta(seconds=1))
     assert due_reminders() == []
     later(timedelta(seconds=1))
