@@ -151,9 +151,9 @@ def _database(url: str) -> dict[str, Any]:
             # Django under ASGI serves every request on a thread of its own, and a connection that stays with its
             # thread is opened for one request and never closed: a pool lends few to many.
             "pool": {"min_size": 1, "max_size": ENVIRONMENT.database_connections, "timeout": 10},
-            # Values go beside a statement, not in it, and what a connection was asked five times it keeps planned.
+            # Values go beside a statement, not in it, and what a connection was asked twice it keeps planned.
             "server_side_binding": True,
-            "prepare_threshold": 5,
+            "prepare_threshold": 2,
             "application_name": f"latticeward-{ROLE}",
             # One hung process must not hold all others at a row's lock.
             "options": "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",
@@ -172,7 +172,7 @@ _LOCAL_CACHE: dict[str, Any] = {
     # A culled nonce could be replayed, so the store must hold every nonce of its window.
     "OPTIONS": {"MAX_ENTRIES": 1_000_000},
 }
-_SHARED_CACHE: dict[str, Any] = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": LIVE_URL}
+_SHARED_CACHE: dict[str, Any] = {"BACKEND": "controlplane.shared_cache.SharedCache", "LOCATION": LIVE_URL}
 CACHES = {"default": _SHARED_CACHE if LIVE_URL else _LOCAL_CACHE}
 
 # --- workers -------------------------------------------------------------------------------------------------------

@@ -317,6 +317,12 @@ def _require_acting_key(device: Device, key: _KeyStanding, admit: Admit, now: da
         raise CertificateNotValidError(f"the certificate of device {device.id} has expired")
 
 
+def seen_is_written(device_id: UUID) -> None:
+    """Remember that a device's row says that it was seen now, so that its next requests need not write it."""
+    with _seen_lock:
+        _seen[device_id] = time.monotonic()
+
+
 def _note_seen(device: Device, now: datetime) -> None:
     # One write in ten seconds and process: being seen must not cost every request a transaction.
     with _seen_lock:

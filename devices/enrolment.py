@@ -23,6 +23,7 @@ from django.utils import timezone
 
 from controlplane.audit.services import record, record_together
 from controlplane.prepared import PreparedSelect, PreparedUpdate, insert_rows
+from devices.authentication import seen_is_written
 from devices.models import Claim, Device, Enrolment
 from devices.services import approve
 from devices.suites import choose_suite
@@ -304,6 +305,7 @@ def _take_in(enrolment: Enrolment, proven: ProvenEnrolment, proofs_digest: str, 
             suite=enrolment.suite,
             key_epoch=proven.transcript.epoch,
             requested_at=now,
+            last_seen_at=now,  # it has proven its keys: what comes to collect at once finds nothing to write
         )
         insert_rows([device])
         record(
@@ -332,6 +334,7 @@ def _take_in(enrolment: Enrolment, proven: ProvenEnrolment, proofs_digest: str, 
             approve(device, actor=claim.created_by, why="claim with automatic approval")
         elif claim.auto_approve is None and claim.device_class.auto_approve:
             approve(device, actor="system", why=f"policy of the class {claim.device_class.slug}")
+    seen_is_written(device.id)
     return device
 
 

@@ -87,12 +87,18 @@ def approve_device(*, device_id: UUID, actor: str, why: str = "") -> Device:
     Raises:
         NotFoundError, InvalidTransitionError, StaleStateError
     """
-    return approve(get_device(device_id), actor=actor, why=why)
+    with transaction.atomic():
+        return approve(get_device(device_id), actor=actor, why=why)
 
 
 def approve(device: Device, *, actor: str, why: str = "") -> Device:
-    """As ``approve_device``, of a row that was read with its site and federation."""
-    return _move(device, "approve", actor, details={"why": why} if why else {})
+    """As ``approve_device``, of a row that was read with its site and federation.
+
+    In the caller's transaction, which ends with an error.
+    """
+    details = {**_details(device), **({"why": why} if why else {})}
+    apply_transition(device, DEVICE, "approve", actor=actor, feed=device.site.feed, details=details)
+    return device
 
 
 def decline_device(*, device_id: UUID, actor: str, why: str = "") -> Device:

@@ -11,6 +11,7 @@ import redis
 
 from controlplane import live
 from controlplane.live import QUEUE_LIMIT, Event, Hub
+from controlplane.shared_cache import SharedCache
 
 
 def event(seq: int, feed: str = "a") -> Event:
@@ -96,3 +97,27 @@ def test_threads_that_come_first_together_share_one_connection_pool(
     with ThreadPoolExecutor(8) as threads:
         clients = list(threads.map(lambda _: live.redis_client(), range(8)))
     assert len(made) == 1 and len({id(client) for client in clients}) == 1
+
+
+def test_the_shared_cache_asks_on_the_processs_one_client(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Client:
+        def __init__(self) -> None:
+            made.append(self)
+            self.kept: dict[str, object] = {}
+
+        def set(self, key: str, value: object, **_: object) -> bool:
+            self.kept[key] = value
+            return True
+
+        def get(self, key: str) -> object:
+            return self.kept[key]
+
+    settings.LIVE_URL = "redis://127.0.0.1:1/0"
+    monkeypatch.setattr(live, "_client", None)
+    monkeypatch.setattr(redis.Redis, "from_url", lambda url, **options: Client())
+    cache = SharedCache(settings.LIVE_URL, {})
+    cache.add("limit", 7)
+    assert cache.get("limit") == 7
+    assert made == [live.redis_client()]

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from django.core.cache import cache
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from controlplane import live
 from devices import authentication, nonces, services
@@ -32,7 +34,11 @@ from tests.devices.machine import Machine, enrolled
 
 @pytest.fixture
 def machine(site: Site) -> Machine:
-    return enrolled(site)
+    """Not heard of since the server's start."""
+    machine = enrolled(site)
+    authentication._seen.clear()
+    Device.objects.update(last_seen_at=None)
+    return machine
 
 
 def device_of(machine: Machine) -> Device:
@@ -52,6 +58,15 @@ def test_being_seen_is_written_once_in_ten_seconds(machine: Machine) -> None:
     first = Device.objects.get().last_seen_at
     authenticate(machine.facts())
     assert Device.objects.get().last_seen_at == first
+
+
+def test_a_device_that_enrols_is_seen_and_its_next_request_need_not_write_it(site: Site) -> None:
+    machine = enrolled(site)
+    device = device_of(machine)
+    assert device.last_seen_at == device.requested_at
+    with CaptureQueriesContext(connection) as asked:
+        authenticate(machine.facts())
+    assert not [query for query in asked if query["sql"].startswith("UPDATE")]
 
 
 def test_a_replayed_request_is_refused(machine: Machine) -> None:
