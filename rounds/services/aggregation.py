@@ -154,10 +154,12 @@ def _prepare(current: Round, renew: Callable[[], None]) -> None:
     started = time.perf_counter()
     cohort = require_hiding(current, plan)
     with ThreadPoolExecutor(2) as beside:
+        making = ModelInMaking(current, plan, beside) if current.kind == "training" else None
         decoded, commitments = _merge(current, plan, len(cohort), renew, beside)
         merged_at = time.perf_counter()
         renew()
-        making = ModelInMaking(current, plan, decoded, beside) if current.kind == "training" else None
+        if making:
+            making.begin(decoded)
         behind = measuring(current)
         metric = pooled_metric(current, plan, decoded, behind)
         withheld = _withheld(current, plan, metric, behind)

@@ -92,8 +92,15 @@ def content_key_of(model: ModelVersion) -> bytes:
     return vault.unwrap(bytes(model.wrapped_content_key), purpose="model-content", row_id=str(model.id))
 
 
-def next_weights(current: Round, plan: RoundPlan, decoded: DecodedSum) -> tuple[FloatVector, OptimiserState]:
-    """The server optimiser's step from the round's base model: the same bits whenever it is taken.
+def base_weights(current: Round, plan: RoundPlan) -> FloatVector:
+    """The weights that a round begins with, float32 (d,)."""
+    return open_model(current.base_model) if current.base_model else initial_vector(plan.layout, plan.initial)
+
+
+def next_weights(
+    current: Round, plan: RoundPlan, base: FloatVector, decoded: DecodedSum
+) -> tuple[FloatVector, OptimiserState]:
+    """The server optimiser's step from the round's base weights: the same bits whenever it is taken.
 
     The optimiser's moments belong to the training that made them: in a round that begins with a version of another
     training it begins anew.
@@ -101,7 +108,6 @@ def next_weights(current: Round, plan: RoundPlan, decoded: DecodedSum) -> tuple[
     Returns:
         float32 weights (d,) and the optimiser's state after the step.
     """
-    base = open_model(current.base_model) if current.base_model else initial_vector(plan.layout, plan.initial)
     state = _optimiser_state(current, plan.layout.size)
     moved, state = server_step(base.astype(np.float64), decoded.mean.astype(np.float64), state, plan.server_optimiser)
     return moved.astype("<f4"), state
@@ -123,9 +129,9 @@ def get_ready(round_id: UUID) -> None:
 
 
 class ModelInMaking:
-    """The round's model version while its weights are stepped, sealed and hashed on threads beside.
+    """The round's model version while its base is opened, and its weights are stepped, sealed and hashed, on threads.
 
-    They need neither database nor interpreter for most of it, and the caller has other questions to ask meanwhile.
+    These need neither database nor, for most of it, the interpreter, and the caller has questions to ask meanwhile.
 
     Args:
         beside: two threads or more.
@@ -134,14 +140,21 @@ class ModelInMaking:
         UnsupportedSuiteError: the plan's suite was retired since: nothing new is sealed in it.
     """
 
-    def __init__(self, current: Round, plan: RoundPlan, decoded: DecodedSum, beside: ThreadPoolExecutor) -> None:
+    def __init__(self, current: Round, plan: RoundPlan, beside: ThreadPoolExecutor) -> None:
         require_accepted(plan.suite)
         self._current = current
         self._plan = plan
+        self._beside = beside
+        self._base = beside.submit(base_weights, current, plan)
         self._planned = _plan_of(current, plan)
-        self._stepped = beside.submit(next_weights, current, plan, decoded)
-        self._sealed = beside.submit(self._seal)
-        self._digest = beside.submit(lambda: weights_digest(self._stepped.result()[0]))
+
+    def begin(self, decoded: DecodedSum) -> None:
+        """Begin with the step, as soon as the mean update is known."""
+        self._stepped = self._beside.submit(
+            lambda: next_weights(self._current, self._plan, self._base.result(), decoded)
+        )
+        self._sealed = self._beside.submit(self._seal)
+        self._digest = self._beside.submit(lambda: weights_digest(self._stepped.result()[0]))
 
     def _seal(self) -> tuple[SealedBody, str]:
         weights, _ = self._stepped.result()

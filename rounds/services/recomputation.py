@@ -23,7 +23,7 @@ from rounds.services.cohorts import measuring
 from rounds.services.metrics import hospital_metric, measures, pooled_metric, shown_beside
 from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.partials import commitment
-from rounds.services.publication import next_weights
+from rounds.services.publication import base_weights, next_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def recompute_round(round_id: UUID) -> Recomputation:
         manifest = ModelManifest.verify(
             bytes(current.model.signed_manifest or b""), key=server_verify_key(Purpose.MODEL_MANIFEST)
         )
-        weights = weights_digest(next_weights(current, plan, decoded)[0])
+        weights = weights_digest(next_weights(current, plan, base_weights(current, plan), decoded)[0])
         if not weights == manifest.weights_digest == record.weights_digest:
             raise RecomputationError(f"round {round_id}: the model does not follow from the updates")
 

@@ -146,7 +146,7 @@ def test_an_aggregation_that_goes_on_for_long_is_not_begun_again(
     """Longer than a sweep and longer than a lease: the lease is renewed between the parts of the work."""
     current = closed(cohort)
     parts: list[str] = []
-    load, make = aggregation.load_partial, aggregation.ModelInMaking
+    load, begin = aggregation.load_partial, aggregation.ModelInMaking.begin
 
     def slowly(name: str) -> None:
         later(aggregation.LEASE - timedelta(seconds=1))
@@ -158,12 +158,12 @@ def test_an_aggregation_that_goes_on_for_long_is_not_begun_again(
         slowly("load")
         return load(partial, dtype)  # type: ignore[arg-type]
 
-    def make_slowly(*arguments: object) -> object:
+    def begin_slowly(*arguments: object) -> None:
         slowly("make")
-        return make(*arguments)  # type: ignore[arg-type]
+        begin(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(aggregation, "load_partial", load_slowly)
-    monkeypatch.setattr(aggregation, "ModelInMaking", make_slowly)
+    monkeypatch.setattr(aggregation.ModelInMaking, "begin", begin_slowly)
     assert aggregation.aggregate_round(current.id)
     assert parts == ["load", "make"]
 
