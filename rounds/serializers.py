@@ -124,6 +124,14 @@ class TrainingAnswer(TrainingRow):
     best = BestVersion(allow_null=True)
 
 
+class HospitalMetric(serializers.Serializer[Any]):
+    """What the model that a round began with is worth at one hospital."""
+
+    name = serializers.CharField()
+    value = serializers.FloatField()
+    patients = serializers.IntegerField()
+
+
 class RoundParticipant(serializers.Serializer[Any]):
     """One device in a round."""
 
@@ -131,7 +139,7 @@ class RoundParticipant(serializers.Serializer[Any]):
     site = serializers.CharField()
     state = serializers.ChoiceField(choices=sorted(ParticipantState))
     code = serializers.CharField(allow_null=True, help_text="why it was refused, dropped or excluded")
-    metric = serializers.JSONField(allow_null=True, help_text="the hospital's own, if the plan releases it")  # type: ignore[var-annotated]
+    metric = HospitalMetric(allow_null=True, help_text="the hospital's own, if the plan releases it")
     stage_seconds = serializers.DictField(child=serializers.FloatField())
 
 

@@ -12,7 +12,9 @@ import requests
 import schemathesis
 from django.conf import settings as django_settings
 from django.contrib.auth.models import User
+from django.core.signals import request_finished, request_started
 from django.core.wsgi import get_wsgi_application
+from django.db import close_old_connections
 from django.test import Client
 from drf_spectacular.generators import SchemaGenerator
 from hypothesis import HealthCheck, assume, settings
@@ -29,11 +31,14 @@ from devices.models import Site
 from keys.rotation import server_address
 from latticeward.errors import MalformedMessageError
 from rounds import door
+from tests.controlplane.known import Held, hold
 from tests.devices.conftest import federation, nothing_remembered, site
-from tests.devices.machine import Machine, enrolled
+from tests.devices.machine import Machine
+from tests.rounds.cohort import Cohort
+from tests.rounds.conftest import cohort
 from tests.rounds.line import Line, exchange
 
-__all__ = ["federation", "nothing_remembered", "site"]
+__all__ = ["cohort", "federation", "nothing_remembered", "site"]
 
 CSRF = "a" * 32
 DESCRIBED: dict[str, Any] = json.loads(json.dumps(SchemaGenerator().get_schema(public=True), default=str))
@@ -88,11 +93,27 @@ def by_examples(number: int) -> Any:
 
 
 @pytest.fixture
-def session(client: Client, operator: User, site: Site) -> Iterator[dict[str, str]]:
-    client.force_login(operator)
-    KNOWN["devices"] = [str(machine.device.id) for machine in (enrolled(site), enrolled(site)) if machine.device]
-    yield {django_settings.SESSION_COOKIE_NAME: client.cookies["sessionid"].value, "csrftoken": CSRF}
+def held(cohort: Cohort) -> Iterator[Held]:
+    found = hold(cohort)
+    KNOWN.update(found.ids)
+    yield found
     KNOWN.clear()
+
+
+@pytest.fixture
+def one_connection() -> Iterator[None]:
+    # As the test client does: a request that ends must not close the connection that holds the test's transaction.
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    yield
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
+
+
+@pytest.fixture
+def session(client: Client, operator: User, held: Held, one_connection: None) -> dict[str, str]:
+    client.force_login(operator)
+    return {django_settings.SESSION_COOKIE_NAME: client.cookies["sessionid"].value, "csrftoken": CSRF}
 
 
 def ask_as_person(case: Any, session: dict[str, str]) -> None:
@@ -127,9 +148,9 @@ def test_every_answer_to_a_person_is_as_described_at_length(case: Any, session: 
 
 
 @pytest.fixture
-def line(site: Site, monkeypatch: pytest.MonkeyPatch) -> Line:
+def line(held: Held, monkeypatch: pytest.MonkeyPatch) -> Line:
     monkeypatch.setattr(door, "LONGEST_WAIT_SECONDS", 0.0)
-    return Line(enrolled(site))
+    return Line(held.machine)
 
 
 def ask_as_device(case: Any, line: Line) -> None:

@@ -127,11 +127,11 @@ class TensorRow(serializers.Serializer[Any]):
 
 
 class PlanField(serializers.Serializer[Any]):
-    """One field of the plan that differs."""
+    """One field of the plan that differs; its values may be any, and null where a plan has none."""
 
     field = serializers.CharField()  # type: ignore[assignment]
-    before = serializers.JSONField(allow_null=True)  # type: ignore[var-annotated]
-    after = serializers.JSONField(allow_null=True)  # type: ignore[var-annotated]
+    before = serializers.JSONField()  # type: ignore[var-annotated]
+    after = serializers.JSONField()  # type: ignore[var-annotated]
 
 
 class DifferenceAnswer(serializers.Serializer[Any]):
