@@ -198,7 +198,7 @@ def issue() -> None:
 
     django.setup()
     from devices.renewal_issuing import issue_renewals
-    from devices.rotation import advance_rotations
+    from devices.rotation_asking import advance_rotations
 
     while True:
         done = issue_renewals()

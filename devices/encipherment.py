@@ -174,7 +174,11 @@ def _answer_again(same: Encipherment, verified: VerifiedEnciphermentRequest, now
     if same.state != EnciphermentState.BEGUN or (same.expires_at > now and same.wrapped_challenge is not None):
         return BegunEncipherment(same.id, bytes(same.answer))
     answer, columns = _answer(same.id, verified, now)
-    Encipherment.objects.filter(pk=same.pk, state=EnciphermentState.BEGUN).update(**columns)
+    # Of two that come at once both are given the same answer.
+    as_read = Encipherment.objects.filter(pk=same.pk, state=EnciphermentState.BEGUN, expires_at=same.expires_at)
+    if as_read.update(**columns) != 1:
+        same.refresh_from_db()
+        return BegunEncipherment(same.id, bytes(same.answer))
     return BegunEncipherment(same.id, answer)
 
 

@@ -40,7 +40,7 @@ def _settle(row: Encipherment, actor: str) -> int:
     try:
         with transaction.atomic():
             # The device's row is locked first, as by everything that takes trust away from a device.
-            rows = Device.objects.select_for_update(of=("self",), skip_locked=True)
+            rows = Device.objects.select_for_update(of=("self",), no_key=True, skip_locked=True)
             device = rows.select_related("site__federation").filter(pk=row.device_id).first()
             if device is None:
                 return 0  # somebody is deciding about it: the next call sees how it is then

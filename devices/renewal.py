@@ -20,7 +20,7 @@ from uuid import UUID, uuid4
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from controlplane.audit.services import record
+from controlplane.audit.services import record, record_together
 from controlplane.transitions import apply_transition
 from devices.models import Device, DeviceClass, Renewal
 from devices.services import get_device, suspend_device
@@ -176,7 +176,11 @@ def _answer_again(device: Device, earlier: Renewal, verified: VerifiedRenewal, n
         lapse(earlier, code=error.code, actor="system")
         raise
     answer, columns = _answer(earlier.id, verified, suite, now)
-    Renewal.objects.filter(pk=earlier.pk, state=RenewalState.BEGUN).update(suite=suite, **columns)
+    # Of two that come at once, as when a device has waited too long and asks again, both are given the same answer.
+    as_read = Renewal.objects.filter(pk=earlier.pk, state=RenewalState.BEGUN, expires_at=earlier.expires_at)
+    if as_read.update(suite=suite, **columns) != 1:
+        earlier.refresh_from_db()
+        return BegunRenewal(earlier.id, bytes(earlier.answer))
     return BegunRenewal(earlier.id, answer)
 
 
@@ -265,7 +269,7 @@ def lapse(renewal: Renewal, *, code: str, actor: str) -> None:
     """End a renewal without new keys; its parent may be renewed again."""
     device = get_device(renewal.device_id)
     feed = device.site.federation.feed
-    with transaction.atomic():
+    with transaction.atomic(), record_together():
         apply_transition(
             renewal,
             RENEWAL,
@@ -283,9 +287,9 @@ def _conflict(device: Device, earlier: Renewal, digest: str) -> RenewalConflictE
     """Suspend both branches of two renewals from one key, and tell people; returns the refusal."""
     feed = device.site.federation.feed
     why = f"two renewals from the keys of epoch {earlier.parent_epoch}: somebody may have a copy"
-    with transaction.atomic():
+    with transaction.atomic(), record_together():
         # The device's row first, as where certificates are made: who is making one now is waited for, and suspended.
-        Device.objects.select_for_update().get(pk=device.pk)
+        Device.objects.select_for_update(no_key=True).get(pk=device.pk)
         # Every later branch rests on the same key, so it is in doubt as well. Locked, because one that is proven now
         # would otherwise undo the suspension with it, and a copied key would be heard of by nobody.
         branches = device.renewals.select_for_update(of=("self",)).filter(parent_epoch__gte=earlier.parent_epoch)

@@ -9,10 +9,11 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from controlplane.audit.services import record_together
 from controlplane.transitions import apply_transitions
 from devices.models import Device, Renewal
 from devices.renewal import lapse
-from devices.rotation import note_renewed
+from devices.rotation_asking import note_renewed
 from devices.services import order_for
 from keys.issuing import issue_certificates
 from keys.selectors import device_keys
@@ -64,9 +65,10 @@ def _keys_wait(renewal: Renewal) -> bool:
 
 def _issue(waiting: Sequence[Renewal], actor: str) -> int:
     now = timezone.now()
-    with transaction.atomic():
-        # The devices' rows are locked first, in one order, as by everything that takes trust away from a device.
-        rows = Device.objects.select_for_update(of=("self",), skip_locked=True).order_by("id")
+    with transaction.atomic(), record_together():
+        # The devices' rows are locked first, in one order, as by everything that takes trust away from a device; no
+        # harder than an update does, since rows that come to refer to one are checked while the ledger is held.
+        rows = Device.objects.select_for_update(of=("self",), no_key=True, skip_locked=True).order_by("id")
         active = {
             device.id: device
             for device in rows.filter(

@@ -142,7 +142,7 @@ def _issue_alone(device_id: UUID, actor: str) -> int:
 def _issue(approved: QuerySet[Device], actor: str) -> int:
     with transaction.atomic(), record_together():
         # Whoever holds one of the rows is deciding about that device, or issuing it.
-        rows = approved.select_for_update(of=("self",), skip_locked=True)
+        rows = approved.select_for_update(of=("self",), no_key=True, skip_locked=True)
         devices = list(rows.select_related("site__federation", "device_class"))
         if not devices:
             return 0

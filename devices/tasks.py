@@ -5,7 +5,16 @@ from typing import Final
 from celery import shared_task
 from django.core.cache import cache
 
-from devices import encipherment, encipherment_issuing, nonces, renewal, renewal_issuing, rotation, services, suites
+from devices import (
+    encipherment,
+    encipherment_issuing,
+    nonces,
+    renewal,
+    renewal_issuing,
+    rotation_asking,
+    services,
+    suites,
+)
 from devices.models import Device, Encipherment, Federation, Renewal
 from keys.tasks import keep_authority_current, publish_revocations
 from latticeward.lifecycle import DeviceState, EnciphermentState, RenewalState
@@ -38,7 +47,7 @@ def issue_renewals() -> None:
     """Make the certificates of all proven renewals; whichever call comes first does the work of those behind it."""
     while renewal_issuing.issue_renewals() == renewal_issuing.BATCH:
         pass
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
 
 
 @shared_task(acks_late=True)
@@ -52,7 +61,7 @@ def issue_encipherments() -> None:
 @shared_task
 def advance_rotations() -> None:
     """Ask the first devices of a new rotation, and the next ones of those that run."""
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
 
 
 @shared_task
@@ -64,8 +73,8 @@ def sweep() -> None:
     encipherment.forget_challenges()
     suites.retire_due()
     for federation in Federation.objects.all():
-        rotation.ask_due(federation)
-    rotation.advance_rotations()
+        rotation_asking.ask_due(federation)
+    rotation_asking.advance_rotations()
     keep_authority_current.delay()
     publish_revocations.delay()
     if Device.objects.filter(state=DeviceState.APPROVED).exists():

@@ -44,7 +44,7 @@ def _mark(device: Device, since: Mapping[str, datetime]) -> None:
     rows = doubtful_submissions(device.id, invalid_from).values_list("participant__round_id", "outcome")
     with transaction.atomic():
         # Two sweeps at once must not tell twice: the second waits here, and then finds the entry.
-        Device.objects.select_for_update().get(pk=device.pk)
+        Device.objects.select_for_update(no_key=True).get(pk=device.pk)
         if AuditEntry.objects.filter(event=DOUBTED, subject_kind="device", subject_id=str(device.id)).exists():
             return
         record(

@@ -9,7 +9,7 @@ from django.test import Client
 from django.utils import timezone
 
 from controlplane.audit.models import AuditEntry
-from devices import rotation, selectors, services, suites, tasks
+from devices import rotation, rotation_asking, selectors, services, suites, tasks
 from devices.due import blast_radius, due_devices
 from devices.models import Device, DeviceClass, Federation, Rotation, Site
 from devices.renewal_issuing import issue_renewals
@@ -49,7 +49,7 @@ def start(federation: Federation, **changes: Any) -> Rotation:
     job = rotation.start_rotation(
         federation=federation, **{"scope": "fleet", "actor": "user:1", "why": "a drill", **changes}
     )
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
     job.refresh_from_db()
     return job
 
@@ -69,7 +69,7 @@ def test_a_rotation_asks_every_device_and_ends_when_all_have_new_keys(
         renew(machine)
         assert rotation.progress(job).done == done
         assert selectors.renewal_asked(device_of(machine)) is None
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
     job.refresh_from_db()
     assert (job.state, rotation.progress(job).percent) == ("completed", 100)
     assert [device_of(machine).key_epoch for machine in machines] == [2, 2, 2]
@@ -83,7 +83,7 @@ def test_every_change_of_a_rotation_is_in_the_ledger_with_its_actor(
     rotation.resume_rotation(rotation_id=job.id, actor="user:3")
     for machine in machines:
         renew(machine)
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
     events = AuditEntry.objects.filter(subject_kind="rotation", subject_id=str(job.id)).order_by("feed_seq")
     assert list(events.values_list("event", "actor")) == [
         ("rotation.started", "user:1"),
@@ -101,10 +101,10 @@ def test_no_more_devices_are_asked_at_once_than_the_job_says(
 ) -> None:
     job = start(federation_of, at_once=1)
     assert counts(job) == (2, 1, 0, 0)
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
     assert counts(job) == (2, 1, 0, 0)
     renew(next(machine for machine in machines if device_of(machine).renewal_reason))
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
     assert counts(job) == (1, 1, 1, 0)
 
 
@@ -113,7 +113,7 @@ def test_a_device_that_does_not_answer_is_a_straggler_and_holds_nobody_up(
 ) -> None:
     job = start(federation_of, at_once=1)
     job.rows.filter(state="asked").update(asked_at=timezone.now() - timedelta(minutes=5))
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
     assert counts(job) == (1, 2, 0, 0)
     assert len(rotation.progress(job).stragglers) == 1
 
@@ -124,10 +124,10 @@ def test_a_paused_rotation_asks_nobody_further_and_who_was_asked_may_renew(
     job = start(federation_of, at_once=1)
     rotation.pause_rotation(rotation_id=job.id, actor="user:1")
     renew(next(machine for machine in machines if device_of(machine).renewal_reason))
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
     assert counts(job) == (2, 0, 1, 0)
     rotation.resume_rotation(rotation_id=job.id, actor="user:1")
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
     assert counts(job) == (1, 1, 1, 0)
 
 
@@ -147,7 +147,7 @@ def test_a_device_that_is_revoked_leaves_the_rotation(machines: list[Machine], f
     services.revoke_device(device_id=device_of(machines[0]).id, actor="user:1", reason=Reason.KEY_COMPROMISE)
     for machine in machines[1:]:
         renew(machine)
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
     job.refresh_from_db()
     assert (job.state, counts(job)) == ("completed", (0, 0, 2, 1))
 
@@ -155,10 +155,10 @@ def test_a_device_that_is_revoked_leaves_the_rotation(machines: list[Machine], f
 def test_a_suspended_device_is_asked_when_it_is_reinstated(machines: list[Machine], federation_of: Federation) -> None:
     job = rotation.start_rotation(federation=federation_of, scope="fleet", actor="user:1")
     services.suspend_device(device_id=device_of(machines[0]).id, actor="user:1")
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
     assert counts(job) == (1, 2, 0, 0)
     services.reinstate_device(device_id=device_of(machines[0]).id, actor="user:1")
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
     assert counts(job) == (0, 3, 0, 0)
 
 
@@ -279,7 +279,7 @@ def test_a_date_that_is_over_is_refused_and_now_must_be_said(
     job = rotation.retire_suite(federation=federation_of, suite="hybrid", retire_at=None, actor="user:1")
     assert job is not None and job.due_at is not None and job.due_at <= timezone.now()
     assert suites.accepted_suites() == ("high",)
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
     assert {device_of(renew(machine)).suite for machine in machines} == {"high"}
 
 
@@ -301,7 +301,7 @@ def retire(federation: Federation, *, days: float = 30, **named: Any) -> Rotatio
     retire_at = timezone.now() + timedelta(days=days)
     job = rotation.retire_suite(federation=federation, suite="hybrid", retire_at=retire_at, actor="user:1", **named)
     assert job is not None
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
     job.refresh_from_db()
     return job
 
@@ -313,7 +313,7 @@ def test_retiring_a_suite_migrates_every_device_that_uses_it(
     job = retire(federation_of)
     assert (job.cause, job.scope_value, job.total) == ("retirement", "hybrid", 3)
     after = [renew(machine) for machine in machines]
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
     job.refresh_from_db()
     assert job.state == "completed"
     assert {device_of(machine).suite for machine in after} == {"high"}
@@ -332,7 +332,7 @@ def test_keys_of_the_suite_that_goes_do_not_count_as_migrated(
         renewing = Renewing(machine, "hybrid")
         renewing.finish(renewing.begin())
         issue_renewals()
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
     assert counts(job) == (2, 1, 0, 0)
     assert Device.objects.filter(renewal_reason="retirement", renewal_suite="high", key_epoch=2).count() == 1
 
@@ -347,10 +347,10 @@ def test_devices_that_the_migration_missed_are_asked_by_the_heartbeat(
     newcomer = device_of(enrolled(site))
     services.reinstate_device(device_id=held.id, actor="user:1")
     assert {row.reason for row in due_devices(federation_of)} == {"suite"}
-    assert rotation.ask_due(federation_of) == 2
+    assert rotation_asking.ask_due(federation_of) == 2
     asked = Device.objects.filter(renewal_reason="policy_suite", renewal_suite="high")
     assert set(asked.values_list("id", flat=True)) == {held.id, newcomer.id}
-    assert rotation.ask_due(federation_of) == 0
+    assert rotation_asking.ask_due(federation_of) == 0
 
 
 def test_a_device_for_which_no_suite_is_left_keeps_no_others_from_being_asked(
@@ -362,7 +362,7 @@ def test_a_device_for_which_no_suite_is_left_keeps_no_others_from_being_asked(
     DeviceClass.objects.filter(pk=strict.pk).update(suite_floor="high", default_suite="high")
     for machine in machines:
         use(machine, 1)
-    assert rotation.ask_due(federation_of) == 2
+    assert rotation_asking.ask_due(federation_of) == 2
     assert device_of(machines[0]).renewal_reason == ""
     assert "cannot be asked" in caplog.text
 

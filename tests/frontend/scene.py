@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from controlplane.audit.services import record
 from controlplane.transitions import apply_transition
-from devices import rotation
+from devices import rotation, rotation_asking
 from devices.models import Device, Federation, Rotation, Site
 from keys.models import Key, Owner
 from latticeward.instants import to_unix_milliseconds
@@ -312,5 +312,5 @@ def complete(training: Training) -> None:
 def start_rotation(federation: Federation) -> Rotation:
     """A running job over the fleet, its first devices asked."""
     job = rotation.start_rotation(federation=federation, scope="fleet", actor="system", why="a drill")
-    rotation.advance_rotations()
+    rotation_asking.advance_rotations()
     return job
