@@ -6,7 +6,7 @@ the id that the answer carries as ``instance``.
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from django.core.exceptions import RequestDataTooBig
@@ -172,13 +172,41 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 class BoundedJSONParser(JSONParser):
-    """JSON whose nesting is too deep for Python is a bad request like any other broken JSON."""
+    """JSON that Python or the database cannot hold is a bad request like any other broken JSON.
+
+    Python cannot hold what is nested too deep; no database takes U+0000 in a text, and UTF-8 has no form of half a
+    surrogate pair. Fields refuse these by themselves; values that are kept as they came have none.
+    """
 
     def parse(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().parse(*args, **kwargs)
+            parsed = super().parse(*args, **kwargs)
+            if not all(map(_can_be_kept, _texts(parsed))):
+                raise exceptions.ParseError("The JSON holds U+0000, or half of a surrogate pair.")
         except RecursionError as error:
             raise exceptions.ParseError("The JSON is nested too deep.") from error
+        return parsed
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in parsed JSON, names too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield name
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _can_be_kept(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def problem_handler(error: Exception, context: dict[str, Any]) -> Response | None:
