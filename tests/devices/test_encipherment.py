@@ -74,6 +74,26 @@ def test_a_device_gets_a_certificate_for_a_key_of_its_own(machine: Machine) -> N
     assert len(device_keys(str(device_of(machine).id), epoch=1)) == 4
 
 
+def test_a_request_that_comes_twice_at_once_gets_one_new_answer(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking = Enciphering(machine)
+    asking.begin()
+    later = datetime.now(UTC) + LATE
+    make, came = encipherment._answer, []
+
+    def slowly(*given: Any) -> Any:
+        made = make(*given)
+        if not came:
+            came.append(b"")
+            came.append(asking.begin(now=later))
+        return made
+
+    monkeypatch.setattr(encipherment, "_answer", slowly)
+    assert asking.finish(asking.begin(now=later), now=later) == "proven"
+    assert asking.finish(came[1], now=later) == "proven"
+
+
 def test_the_same_request_and_the_same_proof_again_change_nothing(machine: Machine) -> None:
     asking = Enciphering(machine)
     mac = asking.begin()

@@ -143,6 +143,29 @@ def test_the_same_transcript_again_gets_the_same_answer_and_is_no_second_renewal
     assert device_of(machine).key_epoch == 2
 
 
+def test_a_transcript_that_comes_twice_at_once_gets_one_new_answer(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A device that has waited too long asks again while its first question is still being answered. With an answer that
+    # the server has forgotten its proofs would be wrong, and its next renewal a second one from the same keys.
+    ask(machine)
+    renewing = Renewing(machine)
+    renewing.begin()
+    later = timezone.now() + timedelta(minutes=10)
+    make, came = renewal._answer, []
+
+    def slowly(*given: Any) -> Any:
+        made = make(*given)
+        if not came:
+            came.append(None)
+            came.append(renewing.begin(now=later))
+        return made
+
+    monkeypatch.setattr(renewal, "_answer", slowly)
+    assert renewing.finish(renewing.begin(now=later), now=later) == "proven"
+    assert renewing.finish(came[1], now=later) == "proven"
+
+
 def test_an_expired_answer_is_given_anew_for_the_same_transcript(machine: Machine) -> None:
     ask(machine)
     renewing = Renewing(machine)
