@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 import cbor2
 
 from latticeward.errors import MalformedMessageError, MessageTooLargeError
+from latticeward.hashing import feed
 
 DEPTH_LIMIT: Final = 8
 INTEGER_LOW: Final = -(2**63)
@@ -100,7 +101,7 @@ def digest(label: str, *parts: bytes | memoryview) -> bytes:
     hasher = hashlib.sha256(_head(_ARRAY, 1 + len(parts)) + encode(label))
     for part in parts:
         hasher.update(_head(_BYTES, len(part)))
-        hasher.update(part)
+        feed(hasher, part)
     return hasher.digest()
 
 

@@ -81,7 +81,7 @@ class ParsedEnvelope:
         body: a view into the bytes that were parsed.
         signature: composite.
         header_digest, body_digest: the suite's digest of each, 32 or 64 bytes.
-        signed_digest: 32 bytes over both; the submission digest.
+        payload: what the signature covers, both digests.
     """
 
     header: EnvelopeHeader
@@ -91,7 +91,12 @@ class ParsedEnvelope:
     signature: bytes
     header_digest: bytes
     body_digest: bytes
-    signed_digest: bytes
+    payload: bytes
+
+    @property
+    def signed_digest(self) -> bytes:
+        """32 bytes over header and body; the submission digest."""
+        return hashlib.sha256(self.payload).digest()
 
 
 class VerifiedEnvelope:
@@ -165,14 +170,16 @@ class PlannedBody:
         suite = self.header.suite_row
         body = sized_buffer(self.header.body_bytes)
         with body.getbuffer() as target:
-            seal_body_into(suite.body, plaintext, target, key=self.content_key, header=self.header_bytes)
-            body_digest = digest_by(suite, target)
+            body_digest = hashlib.new(suite.body_digest)
+            seal_body_into(
+                suite.body, plaintext, target, key=self.content_key, header=self.header_bytes, state=body_digest
+            )
         return SealedBody(
             header_bytes=self.header_bytes,
             body=body.getvalue(),
             content_key=self.content_key,
             header_digest=digest_by(suite, self.header_bytes),
-            body_digest=body_digest,
+            body_digest=body_digest.digest(),
         )
 
 
@@ -247,9 +254,9 @@ def seal_envelope(
     whole = sized_buffer(len(front) + header.body_bytes + signature_limit)
     whole.write(front)
     with whole.getbuffer() as view, view[len(front) : len(front) + header.body_bytes] as target:
-        seal_body_into(suite.body, plaintext, target, key=content_key, header=header_bytes)
-        body_digest = digest_by(suite, target)
-    payload = signed_payload(digest_by(suite, header_bytes), body_digest)
+        body_digest = hashlib.new(suite.body_digest)
+        seal_body_into(suite.body, plaintext, target, key=content_key, header=header_bytes, state=body_digest)
+    payload = signed_payload(digest_by(suite, header_bytes), body_digest.digest())
     whole.seek(len(front) + header.body_bytes)
     whole.write(sign(payload, purpose=purpose, key=signing_key))
     whole.truncate()
@@ -297,7 +304,7 @@ def parse_envelope(raw: bytes | memoryview, *, limit_bytes: int) -> ParsedEnvelo
         signature=bytes(signature),
         header_digest=header_digest,
         body_digest=body_digest,
-        signed_digest=hashlib.sha256(signed_payload(header_digest, body_digest)).digest(),
+        payload=signed_payload(header_digest, body_digest),
     )
 
 
@@ -311,8 +318,7 @@ def verify_envelope(parsed: ParsedEnvelope, *, purpose: Purpose, verify_key: Com
         UnsupportedSuiteError: the suite may not be opened.
     """
     require_verifiable(parsed.header, verify_key)
-    payload = signed_payload(parsed.header_digest, parsed.body_digest)
-    verify(parsed.signature, payload, purpose=purpose, key=verify_key)
+    verify(parsed.signature, parsed.payload, purpose=purpose, key=verify_key)
     return VerifiedEnvelope(parsed, purpose, _proof=_PROOF)
 
 

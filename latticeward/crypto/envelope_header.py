@@ -14,6 +14,7 @@ from latticeward.canonical import Fields
 from latticeward.crypto.body import sealed_body_bytes
 from latticeward.crypto.suites import Suite, get_suite
 from latticeward.errors import MalformedMessageError, UnsupportedVersionError
+from latticeward.hashing import feed
 
 HEADER_LIMIT_BYTES: Final = 2_048
 PLAINTEXT_LIMIT_BYTES: Final = 2**40
@@ -84,7 +85,7 @@ def digest_by(suite: Suite, *parts: bytes | memoryview) -> bytes:
     """The suite's digest of header or body: 32 bytes with SHA-256, 64 with SHA-512."""
     state = hashlib.new(suite.body_digest)
     for part in parts:
-        state.update(part)
+        feed(state, part)
     return state.digest()
 
 

@@ -189,7 +189,8 @@ def _check_body(algorithm: str) -> None:
 
     frozen = b64decode(answers.BODIES[algorithm])
     _require_equal(opened(frozen), plain)
-    fresh = bytearray(sealed_body_bytes(len(plain)))
-    seal_body_into(row, plain, memoryview(fresh), key=_KEY, header=answers.HEADER)
+    fresh, state = bytearray(sealed_body_bytes(len(plain))), hashlib.sha256()
+    seal_body_into(row, plain, memoryview(fresh), key=_KEY, header=answers.HEADER, state=state)
     _require_equal(opened(bytes(fresh)), plain)
+    _require_equal(state.digest(), hashlib.sha256(fresh).digest())
     _require_refusal(DecryptionError, lambda: opened(_flipped(frozen, len(frozen) - 1)))

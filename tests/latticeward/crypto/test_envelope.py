@@ -36,6 +36,7 @@ from latticeward.errors import (
     UnsupportedVersionError,
     WrongContextError,
 )
+from latticeward.hashing import BLOCK_BYTES
 from tests.latticeward.crypto.samples import (
     ROUND,
     Sample,
@@ -52,7 +53,13 @@ SERVICE = ["hybrid", "high", "constrained"]
 
 
 @pytest.mark.parametrize("suite", SERVICE)
-@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES, 100_000])
+@pytest.mark.parametrize(
+    "size",
+    [
+        *(0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES, 100_000),
+        *(BLOCK_BYTES - 1, BLOCK_BYTES, 2 * BLOCK_BYTES + 1),
+    ],
+)
 def test_what_is_sealed_comes_back(suite: str, size: int) -> None:
     sample = Sample(suite=suite, plaintext=bytes(range(251)) * (size // 251) + bytes(size % 251))
     raw = sample.seal()
