@@ -23,14 +23,13 @@ from latticeward.errors import (
     NormExceededError,
 )
 from latticeward.updates.clipping import ClippedUpdate
-from latticeward.updates.ring import RingVector
+from latticeward.updates.ring import RingVector, as_signed, extent_of
 from latticeward.updates.tensors import FloatVector, check_vector
 
 CountVector = NDArray[np.uint32]
 
 # 65,536 numbers (512 KiB) stay in the cache between the steps of one pass.
 _BLOCK: Final = 65_536
-_NORM_BLOCK: Final = 8_192
 # float32 clipping leaves a norm at most this much above C, relatively.
 _NORM_SLACK: Final = 1e-6
 
@@ -189,20 +188,16 @@ class FixedPointCodec:
                 beyond its weight share's part of C (plus a step a coordinate, for rounding).
         """
         self._check_form(vector)
-        signed = self._signed(vector)
-        if int(signed.min()) < -self.bound or int(signed.max()) > self.bound:
+        found, counts = extent_of(vector[: self.size]), as_signed(vector[self.size :])
+        if not -self.bound <= found.least <= found.greatest <= self.bound or int(counts.max()) > self.bound:
             raise NormExceededError(f"a coordinate is larger than {self.bound}")
-        weight = int(signed[self.size])
-        if int(signed[self.size :].min()) < 0 or weight > round(self.weight_unit):
+        weight = int(counts[0])
+        if int(counts.min()) < 0 or weight > round(self.weight_unit):
             raise NormExceededError("the weight or a count is out of range")
-        # In pieces, and in one buffer: a float64 copy of the vector would cost more in page faults than the sum, and
-        # longer pieces make BLAS start threads for it.
-        total, piece = 0.0, np.empty(min(_NORM_BLOCK, self.size))
-        for start in range(0, self.size, _NORM_BLOCK):
-            block = signed[start : min(start + _NORM_BLOCK, self.size)]
-            np.copyto(piece[: block.size], block)
-            total += float(np.dot(piece[: block.size], piece[: block.size]))
-        if math.sqrt(total) > weight * (1.0 + _NORM_SLACK) + math.sqrt(self.size) + 1.0:
+        # Exact on both sides, so that whoever recomputes a round on another machine refuses the same updates: an honest
+        # one that was clipped lies at the limit.
+        limit = weight * (1.0 + _NORM_SLACK) + math.sqrt(self.size) + 1.0
+        if found.squares > Fraction(limit) ** 2:
             raise NormExceededError("the update's norm is beyond its share of the clip norm")
 
     def decode_sum(self, ring_sum: RingVector) -> DecodedSum:
@@ -217,7 +212,7 @@ class FixedPointCodec:
             NonFiniteUpdateError: the mean does not fit float32.
         """
         self._check_form(ring_sum)
-        signed = self._signed(ring_sum)
+        signed = as_signed(ring_sum)
         if int(signed[self.size :].min()) < 0:
             raise NormExceededError("the weights or counts of the sum are negative")
         share_sum = int(signed[self.size]) / self.weight_unit
@@ -270,6 +265,3 @@ class FixedPointCodec:
             raise LayoutMismatchError(
                 f"a ring vector is {vector.dtype} {vector.shape}, not {self.dtype} ({self.length},)"
             )
-
-    def _signed(self, vector: RingVector) -> NDArray[np.signedinteger[Any]]:
-        return vector.view(np.int32 if self.ring_bits == 32 else np.int64)

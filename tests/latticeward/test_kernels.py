@@ -18,11 +18,12 @@ from latticeward.updates import ring
 KERNELS: list[tuple[Any, Any, tuple[str, str, str]]] = [
     (ascon_compiled, ascon_compiled.available_cores.__wrapped__, ("_ascon_lanes.h", "ROR(t0, 19)", "ROR(t0, 18)")),
     (ring, ring._compiled.__wrapped__, ("_ring.c", "s[i] += a[i];", "s[i] -= a[i];")),
+    (ring, ring._compiled.__wrapped__, ("_ring.c", "bb_high + 2 * ab_low", "bb_high + ab_low")),
 ]
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler here")
 
 
-@pytest.fixture(params=KERNELS, ids=("ascon", "ring"))
+@pytest.fixture(params=KERNELS, ids=("ascon", "ring", "extent"))
 def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Kernel, Any, Any]:
     """A copy of a kernel's sources in a folder of their own, which its loader then takes for the package's."""
     module, load, flaw = request.param

@@ -229,6 +229,30 @@ def test_refuses_contributions_that_no_honest_device_makes(index: int, value: in
         WIDE.validate_ring(vector)
 
 
+def of_norm(squares: int) -> list[int]:
+    """SIZE whole numbers of exactly this sum of squares."""
+    coordinates = []
+    for _ in range(SIZE):
+        coordinates.append(math.isqrt(squares))
+        squares -= coordinates[-1] ** 2
+    assert squares == 0
+    return coordinates
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 2**40), st.sampled_from([32, 64]), st.sampled_from(["compiled", "numpy"]))
+def test_the_norm_is_refused_one_beyond_its_limit_and_not_before(weight: int, bits: int, form: str) -> None:
+    ring = codec(clip_norm=50.3, ring_bits=bits)
+    weight = min(weight, ring.bound // 2)
+    limit = math.floor(Fraction(weight * (1.0 + 1e-6) + math.sqrt(SIZE) + 1.0) ** 2)
+    with pytest.MonkeyPatch.context() as patch:
+        if form == "numpy":
+            patch.setattr("latticeward.updates.ring._compiled", lambda: None)
+        ring.validate_ring(np.array([*of_norm(limit), weight, 0, 0, 0], ring.dtype))
+        with pytest.raises(NormExceededError):
+            ring.validate_ring(np.array([*of_norm(limit + 1), weight, 0, 0, 0], ring.dtype))
+
+
 def test_refuses_other_lengths_and_dtypes() -> None:
     ring = codec()
     with pytest.raises(LayoutMismatchError):

@@ -1,6 +1,4 @@
-"""Sums of ring vectors: exact in any order, grouping and tree, in both forms, wherever the vectors lie in memory."""
-
-from collections.abc import Callable
+"""Sums of ring vectors, in any order, grouping and tree, and their extent: exact in both forms, wherever they lie."""
 
 import numpy as np
 import pytest
@@ -9,15 +7,24 @@ from hypothesis import strategies as st
 
 from latticeward.errors import LayoutMismatchError
 from latticeward.updates import ring
-from latticeward.updates.ring import RingVector, accumulate, add_by_numpy, subtract
+from latticeward.updates.ring import (
+    Extent,
+    RingVector,
+    accumulate,
+    add_by_numpy,
+    as_signed,
+    extent_by_numpy,
+    extent_of,
+    subtract,
+)
 
 SIZE = 9_001  # longer than what goes to the compiled form, and no multiple of anything
 
 
-def compiled() -> Callable[..., None]:
-    if (add := ring._compiled()) is None:
+def compiled() -> ring._Compiled:
+    if (forms := ring._compiled()) is None:
         pytest.skip("the ring kernel is not built here")
-    return add
+    return forms
 
 
 def vectors_of(rng: np.random.Generator, count: int, dtype: type, size: int = SIZE) -> list[RingVector]:
@@ -59,7 +66,7 @@ def test_the_compiled_form_gives_the_bits_of_numpys(dtype: type, count: int) -> 
         vectors = vectors_of(rng, count, dtype, size)
         first, second = vectors_of(rng, 2, dtype, size)
         second[:] = first
-        compiled()(first, vectors)
+        compiled().add(first, vectors)
         add_by_numpy(second, vectors)
         assert np.array_equal(first, second)
 
@@ -87,3 +94,47 @@ def test_nothing_is_added_when_one_vector_does_not_fit() -> None:
         with pytest.raises(LayoutMismatchError):
             accumulate(total, ones, stranger)
     assert not total.any()
+
+
+def exact_extent(vector: RingVector) -> Extent:
+    coordinates = as_signed(vector).tolist()
+    squares = sum(value * value for value in coordinates)
+    return Extent(least=min(coordinates), greatest=max(coordinates), squares=squares)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    dtype=st.sampled_from([np.uint32, np.uint64]),
+    size=st.sampled_from([1, 2, 127, 128, 383, 384, 385, 768, SIZE, 16_384, 20_011]),
+    bits=st.integers(1, 64),
+)
+def test_the_extent_is_that_of_whole_numbers_in_both_forms(seed: int, dtype: type, size: int, bits: int) -> None:
+    vector = vectors_of(np.random.default_rng(seed), 1, dtype, size)[0]
+    vector = (as_signed(vector) >> max(0, 8 * vector.itemsize - bits)).view(dtype)  # both signs, of so many bits
+    assert extent_by_numpy(vector) == exact_extent(vector)
+    assert compiled().extent(vector) == exact_extent(vector)
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
+def test_the_extent_of_the_furthest_coordinates_does_not_wrap_around(dtype: type) -> None:
+    lowest = 1 << 8 * np.dtype(dtype).itemsize - 1
+    for size in (1, 300, SIZE):
+        for value in (lowest, lowest - 1, 0):
+            vector = np.full(size, value, dtype)
+            for extent in (extent_by_numpy, compiled().extent):
+                assert extent(vector) == exact_extent(vector)
+
+
+def test_the_extent_is_found_where_a_vector_lies_at_odd_addresses_and_with_gaps() -> None:
+    rng = np.random.default_rng(5)
+    odd = np.frombuffer(rng.bytes(4 * SIZE + 3), np.uint32, SIZE, offset=3)
+    gaps = vectors_of(rng, 1, np.uint32, 2 * SIZE)[0][::2]
+    for vector in (odd, gaps):
+        assert extent_of(vector) == exact_extent(vector)
+
+
+def test_nothing_and_other_numbers_have_no_extent() -> None:
+    for stranger in (np.zeros(0, np.uint32), np.zeros(4, np.int32), np.zeros((2, 2), np.uint32)):
+        with pytest.raises(LayoutMismatchError):
+            extent_of(stranger)
