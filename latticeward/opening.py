@@ -135,5 +135,5 @@ class RoundOpening:
         if not vector[self.codec.size]:
             raise EmptyUpdateError("an update of no weight is of nobody, and a hospital behind it would count for k")
         # Sums of what contradicts itself, or of more than numbers in messages hold, would end the round for everybody.
-        if METRICS[self.plan.metric].summarise(vector[-self.plan.metric_size :]).examples > MOST_EXAMPLES:
+        if METRICS[self.plan.metric].examples(vector[-self.plan.metric_size :]) > MOST_EXAMPLES:
             raise NormExceededError(f"a metric of more than {MOST_EXAMPLES} examples")

@@ -44,6 +44,7 @@ class Metric:
         title: as shown to people.
         size: m, the counts that travel.
         measure: (scores, labels) -> uint32 counts, shape (m,).
+        examples: counts, shape (m,) -> patients behind them; refuses counts that contradict themselves.
         summarise: merged counts, shape (m,) -> ``MetricSummary``.
     """
 
@@ -51,6 +52,7 @@ class Metric:
     title: str
     size: int
     measure: Callable[[NDArray[Any], NDArray[Any]], CountVector]
+    examples: Callable[[NDArray[Any]], int]
     summarise: Callable[[NDArray[Any]], MetricSummary]
 
 
@@ -123,6 +125,19 @@ def accuracy_counts(scores: NDArray[Any], labels: NDArray[Any]) -> CountVector:
     return np.array([np.count_nonzero(answers == labels), labels.size], dtype=np.uint32)
 
 
+def _histogram_examples(counts: NDArray[Any]) -> int:
+    return sum(counts.tolist())  # Python's integers, as in ``binned_auc``
+
+
+def _accuracy_examples(counts: NDArray[Any]) -> int:
+    if counts.shape != (2,):
+        raise LayoutMismatchError("an accuracy has two counts")
+    correct, total = counts.tolist()
+    if not 0 <= correct <= total:
+        raise LayoutMismatchError("more right answers than answers")
+    return int(total)
+
+
 def _summarise_histogram(counts: NDArray[Any]) -> MetricSummary:
     value = binned_auc(counts)
     classes = counts.astype(object).reshape(2, -1).sum(axis=1)
@@ -130,12 +145,9 @@ def _summarise_histogram(counts: NDArray[Any]) -> MetricSummary:
 
 
 def _summarise_accuracy(counts: NDArray[Any]) -> MetricSummary:
-    if counts.shape != (2,):
-        raise LayoutMismatchError("an accuracy has two counts")
-    correct, total = int(counts[0]), int(counts[1])
-    if not 0 <= correct <= total:
-        raise LayoutMismatchError("more right answers than answers")
-    return MetricSummary(value=correct / total if total else None, examples=total, smallest_class=total)
+    total = _accuracy_examples(counts)
+    value = int(counts[0]) / total if total else None
+    return MetricSummary(value=value, examples=total, smallest_class=total)
 
 
 METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
@@ -147,6 +159,7 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
                 title="AUC (binned)",
                 size=2 * HISTOGRAM_BINS,
                 measure=score_histogram,
+                examples=_histogram_examples,
                 summarise=_summarise_histogram,
             ),
             Metric(
@@ -154,6 +167,7 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
                 title="Accuracy",
                 size=2,
                 measure=accuracy_counts,
+                examples=_accuracy_examples,
                 summarise=_summarise_accuracy,
             ),
         )

@@ -80,10 +80,12 @@ def test_summaries_carry_what_a_k_minimum_needs() -> None:
     assert (auc.value, auc.examples, auc.smallest_class) == (1.0, 3, 1)
     accuracy = METRICS["accuracy"].summarise(np.array([3, 4]))
     assert (accuracy.value, accuracy.examples, accuracy.smallest_class) == (0.75, 4, 4)
+    assert METRICS["accuracy"].examples(np.array([3, 4])) == 4
     assert METRICS["accuracy"].summarise(np.array([0, 0])).value is None
     for counts in (np.array([5, 4]), np.array([1, 2, 3])):
-        with pytest.raises(LayoutMismatchError):
-            METRICS["accuracy"].summarise(counts)
+        for read in (METRICS["accuracy"].summarise, METRICS["accuracy"].examples):
+            with pytest.raises(LayoutMismatchError):
+                read(counts)
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))
@@ -99,4 +101,5 @@ def test_the_area_under_counts_of_any_size_is_exact() -> None:
     apart = np.zeros(512, dtype=np.int64)
     apart[0] = apart[511] = 2**62
     summary = METRICS["auc"].summarise(apart)
+    assert METRICS["auc"].examples(apart) == METRICS["auc"].examples(apart.astype(np.uint64)) == 2**63
     assert (summary.value, summary.examples, summary.smallest_class) == (1.0, 2**63, 2**62)
