@@ -33,7 +33,7 @@ from latticeward.crypto.keys import CompositeSigningKey, DecapsulationKey
 from latticeward.crypto.signing import Purpose, sign_message
 from latticeward.messages import ModelManifest
 from latticeward.opening import RoundOpening
-from latticeward.optimisers import server_step
+from latticeward.optimisers import next_weights
 from latticeward.optimisers.state import OptimiserState
 from latticeward.updates.ring import RingVector, accumulate
 from latticeward.updates.tensors import initial_vector, weights_digest
@@ -214,8 +214,7 @@ class _Case:
         decoded = AGGREGATORS[self.plan.aggregator].aggregate_sum(partials[0], self.opening.codec)
         marks.append(time.perf_counter())
 
-        base, step = self.base.astype(np.float64), decoded.mean.astype(np.float64)
-        weights = server_step(base, step, OptimiserState(), self.plan.server_optimiser)[0].astype("<f4")
+        weights = next_weights(self.base, decoded.mean, OptimiserState(), self.plan.server_optimiser)[0]
         header = EnvelopeHeader(
             suite=self.plan.suite,
             message_type="model",

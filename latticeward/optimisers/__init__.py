@@ -1,7 +1,7 @@
 """The table of server optimisers: from base weights and a round's mean update to the next weights.
 
-An optimiser is a pure function in a file and a line here; float64 in, float64 out. A plan names one together
-with the settings that differ from its defaults, as ``{"name": "fedadam", "learning_rate": 0.05}``.
+An optimiser is a pure function in a file and a line here; float64 in, float64 out, each coordinate by itself. A plan
+names one together with the settings that differ from its defaults, as ``{"name": "fedadam", "learning_rate": 0.05}``.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,10 +14,12 @@ import numpy as np
 from latticeward.errors import IncompatiblePlanError, LayoutMismatchError, NonFiniteUpdateError
 from latticeward.optimisers import fedadam, fedavg, fedavgm, fedyogi
 from latticeward.optimisers.state import Float64Vector, OptimiserState, Settings
+from latticeward.updates.tensors import FloatVector
 
 Step = Callable[[Float64Vector, Float64Vector, OptimiserState, Settings], tuple[Float64Vector, OptimiserState]]
 
-_BLOCK: Final = 65_536
+# 32,768 numbers (256 KiB each for weights, update and moments) stay in the second cache from step to step.
+_BLOCK: Final = 32_768
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,39 @@ def check_settings(settings: Settings) -> None:
     server_step(nothing, nothing, OptimiserState(), settings)
 
 
+def next_weights(
+    base: FloatVector, mean_update: FloatVector, state: OptimiserState, settings: Settings
+) -> tuple[FloatVector, OptimiserState]:
+    """``server_step`` from published weights to those to publish: in float64, a block at a time, so that no vector of
+    the model's length in double precision is made but the moments.
+
+    Args:
+        base, mean_update: float32, shape (d,).
+
+    Returns:
+        float32 weights, shape (d,), little-endian, and the new state; the arguments are not touched.
+
+    Raises:
+        IncompatiblePlanError, LayoutMismatchError, NonFiniteUpdateError: as there.
+    """
+    if mean_update.shape != base.shape or any(moment.shape != base.shape for moment in state.moments.values()):
+        raise LayoutMismatchError("base weights, mean update and moments must have one shape")
+    weights = np.empty(base.shape, dtype="<f4")
+    moments: dict[str, Float64Vector] = {}
+    for start in range(0, base.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        before = OptimiserState(step=state.step, moments={name: old[block] for name, old in state.moments.items()})
+        moved, after = server_step(
+            base[block].astype(np.float64), mean_update[block].astype(np.float64), before, settings
+        )
+        weights[block] = moved
+        for name, moment in after.moments.items():
+            if name not in moments:
+                moments[name] = np.empty(base.shape)
+            moments[name][block] = moment
+    return weights, OptimiserState(step=state.step + 1, moments=moments)
+
+
 def server_step(
     weights: Float64Vector, mean_update: Float64Vector, state: OptimiserState, settings: Settings
 ) -> tuple[Float64Vector, OptimiserState]:
@@ -81,9 +116,7 @@ def server_step(
     if weights.dtype != np.float64 or mean_update.dtype != np.float64 or weights.shape != mean_update.shape:
         raise LayoutMismatchError("weights and mean update must be float64 vectors of one shape")
     moved, after = optimiser.step(weights, mean_update, state, {**optimiser.defaults, **chosen})
-    # In pieces that stay in the cache, as in ``FixedPointCodec.decode_sum``.
-    for start in range(0, moved.size, _BLOCK):
-        with np.errstate(over="ignore"):
-            if not np.isfinite(moved[start : start + _BLOCK].astype(np.float32)).all():
-                raise NonFiniteUpdateError("the new model is not finite")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(moved.astype(np.float32)).all():
+            raise NonFiniteUpdateError("the new model is not finite")
     return moved, after

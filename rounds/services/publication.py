@@ -27,6 +27,7 @@ from devices.suites import accepted_suites, require_accepted
 from keys import vault
 from keys.selectors import server_verify_key
 from keys.usage import count_use
+from latticeward import optimisers
 from latticeward.crypto.envelope import EnvelopeHeader, PlannedBody, Recipient, SealedBody, make_stanza, open_body
 from latticeward.crypto.kem import EncapsulationKey
 from latticeward.crypto.signing import Purpose
@@ -36,7 +37,6 @@ from latticeward.errors import LatticewardError
 from latticeward.instants import to_unix_milliseconds
 from latticeward.lifecycle import RoundState
 from latticeward.messages import ModelManifest
-from latticeward.optimisers import server_step
 from latticeward.optimisers.state import OptimiserState
 from latticeward.plan import RoundPlan
 from latticeward.updates.encoding import DecodedSum
@@ -109,8 +109,7 @@ def next_weights(
         float32 weights (d,) and the optimiser's state after the step.
     """
     state = _optimiser_state(current, plan.layout.size)
-    moved, state = server_step(base.astype(np.float64), decoded.mean.astype(np.float64), state, plan.server_optimiser)
-    return moved.astype("<f4"), state
+    return optimisers.next_weights(base, decoded.mean, state, plan.server_optimiser)
 
 
 def get_ready(round_id: UUID) -> None:

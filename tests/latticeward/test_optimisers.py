@@ -11,7 +11,7 @@ from latticeward.errors import (
     MalformedMessageError,
     NonFiniteUpdateError,
 )
-from latticeward.optimisers import OPTIMISERS, check_settings, server_step
+from latticeward.optimisers import OPTIMISERS, check_settings, next_weights, server_step
 from latticeward.optimisers.state import OptimiserState
 
 WEIGHTS = np.array([1.0, -2.0, 0.0])
@@ -102,6 +102,30 @@ def test_refuses_vectors_that_do_not_fit() -> None:
         server_step(WEIGHTS, np.zeros(3), state, {"name": "fedavgm"})
     with pytest.raises(NonFiniteUpdateError):
         server_step(WEIGHTS, np.full(3, 1e39), OptimiserState(), {"name": "fedavg"})
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMISERS))
+def test_next_weights_are_the_step_in_double_precision_rounded_once(name: str) -> None:
+    rng = np.random.default_rng(1)
+    base, first, second = rng.standard_normal((3, 70_001)).astype(np.float32)
+    exact, weights = base.astype(np.float64), base
+    memory = kept = OptimiserState()
+    for update in (first, second):
+        exact, memory = server_step(weights.astype(np.float64), update.astype(np.float64), memory, {"name": name})
+        weights, kept = next_weights(weights, update, kept, {"name": name})
+        assert weights.dtype == np.dtype("<f4") and np.array_equal(weights, exact.astype(np.float32))
+        assert kept.to_bytes() == memory.to_bytes()
+
+
+def test_next_weights_refuse_what_does_not_fit_before_they_take_a_step() -> None:
+    base, length = np.zeros(65_536, np.float32), 65_536 + 1  # whole blocks, which alone would not show what is too long
+    longer = OptimiserState(step=1, moments={"velocity": np.zeros(length)})
+    with pytest.raises(LayoutMismatchError):
+        next_weights(base, np.zeros(length, np.float32), OptimiserState(), {"name": "fedavg"})
+    with pytest.raises(LayoutMismatchError):
+        next_weights(base, base, longer, {"name": "fedavgm"})
+    with pytest.raises(NonFiniteUpdateError):
+        next_weights(base, np.full_like(base, np.inf), OptimiserState(), {"name": "fedavg"})
 
 
 def test_refuses_a_memory_of_another_model() -> None:
