@@ -26,6 +26,7 @@ associated data binds group, KEK version, purpose, row id and algorithm, so a ro
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from threading import Lock
 from typing import Final
 
@@ -89,11 +90,18 @@ def initialise() -> list[Group]:
         try:
             _keks(group)
         except CustodyError:
-            if isinstance(_provider(), FileProvider) and FileProvider().path(group).exists():
+            if _has_file(group):
                 raise  # unreadable or open to others: never replaced
-            _provider().write(group, KeyRing({1: secrets.token_bytes(32)}))
+            with _provider().changing(group):
+                if _has_file(group):
+                    continue  # another process was quicker; its key stands
+                _provider().write(group, KeyRing({1: secrets.token_bytes(32)}))
             made.append(group)
     return made
+
+
+def _has_file(group: Group) -> bool:
+    return isinstance(_provider(), FileProvider) and FileProvider().path(group).exists()
 
 
 def require_keks() -> None:
@@ -175,11 +183,12 @@ def stage_version(group: Group) -> int:
     Raises:
         CustodyError: one is pending already, or the provider cannot keep it.
     """
-    ring = key_ring(group)
-    if ring.pending:
-        raise CustodyError(f"version {max(ring.pending)} of the {group} key-encryption key is pending already")
-    version = max(ring.versions) + 1
-    _write(group, KeyRing({**ring.versions, version: secrets.token_bytes(32)}, frozenset({version})))
+    with _changing(group):
+        ring = key_ring(group)
+        if ring.pending:
+            raise CustodyError(f"version {max(ring.pending)} of the {group} key-encryption key is pending already")
+        version = max(ring.versions) + 1
+        _write(group, KeyRing({**ring.versions, version: secrets.token_bytes(32)}, frozenset({version})))
     return version
 
 
@@ -189,10 +198,11 @@ def activate_version(group: Group) -> int:
     Raises:
         CustodyError: none is pending, or the provider cannot keep it.
     """
-    ring = key_ring(group)
-    if not ring.pending:
-        raise CustodyError(f"no version of the {group} key-encryption key is pending")
-    _write(group, KeyRing(ring.versions))
+    with _changing(group):
+        ring = key_ring(group)
+        if not ring.pending:
+            raise CustodyError(f"no version of the {group} key-encryption key is pending")
+        _write(group, KeyRing(ring.versions))
     return max(ring.versions)
 
 
@@ -202,15 +212,24 @@ def retire_versions(group: Group) -> list[int]:
     Raises:
         CustodyError: the file was changed a moment ago, so that another process may still wrap under an older version.
     """
-    ring = key_ring(group)
-    old = sorted(version for version in ring.versions if version < ring.wrapping)
-    written_at = _provider().written_at(group)
-    if old and written_at is not None and time.time() - written_at < 2 * READ_AGAIN_SECONDS:
-        raise CustodyError(f"the {group} key file was changed a moment ago: retire its old versions in half a minute")
-    if old:
-        kept = {version: kek for version, kek in ring.versions.items() if version not in old}
-        _write(group, KeyRing(kept, ring.pending))
+    with _changing(group):
+        ring = key_ring(group)
+        old = sorted(version for version in ring.versions if version < ring.wrapping)
+        written_at = _provider().written_at(group)
+        if old and written_at is not None and time.time() - written_at < 2 * READ_AGAIN_SECONDS:
+            raise CustodyError(
+                f"the {group} key file was changed a moment ago: retire its old versions in half a minute"
+            )
+        if old:
+            kept = {version: kek for version, kek in ring.versions.items() if version not in old}
+            _write(group, KeyRing(kept, ring.pending))
     return old
+
+
+def _changing(group: Group) -> AbstractContextManager[None]:
+    # Of two changes from the same state the later would write over a version that wraps already, and all under it.
+    _require_own(group)
+    return _provider().changing(group)
 
 
 def _write(group: Group, ring: KeyRing) -> None:

@@ -3,9 +3,11 @@
 Both hold lines of ``<version>:<64 hexadecimal digits>``, with ``:pending`` behind a version that does not wrap yet.
 """
 
+import fcntl
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -50,6 +52,10 @@ class Provider(Protocol):
         """Raises CustodyError if this provider cannot keep a KEK."""
         ...
 
+    def changing(self, group: Group) -> AbstractContextManager[None]:
+        """Inside, no other process of this machine changes the group's KEK: what was read last still stands there."""
+        ...
+
     def written_at(self, group: Group) -> float | None:
         """When the group's KEK was last changed, unix seconds; None where nobody can know."""
         ...
@@ -89,6 +95,15 @@ class FileProvider:
         # A crash leaves the old file or the new one, never half a key.
         os.replace(part, path)
 
+    @contextmanager
+    def changing(self, group: Group) -> Iterator[None]:
+        # Beside the file, which is replaced by each change: a lock on it would be on yesterday's.
+        path = self.path(group).with_suffix(".lock")
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def written_at(self, group: Group) -> float | None:
         return self.path(group).stat().st_mtime
 
@@ -105,6 +120,9 @@ class EnvironmentProvider:
 
     def write(self, group: Group, ring: KeyRing) -> None:
         raise CustodyError(f"{self._name(group)} comes from outside: set it there, this process cannot keep it")
+
+    def changing(self, group: Group) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def written_at(self, group: Group) -> float | None:
         return None

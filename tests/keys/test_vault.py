@@ -2,7 +2,10 @@
 
 import os
 import stat
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from django.core import checks
 from keys import vault
 from keys.checks import check_foreign_key_files
 from keys.vault import GROUP_OF_PURPOSE, GROUPS_OF_ROLE
-from keys.vault_providers import Group
+from keys.vault_providers import FileProvider, Group, KeyRing
 from latticeward.crypto.signing import Purpose
 from latticeward.errors import CustodyError
 
@@ -147,6 +150,48 @@ def test_an_older_version_still_opens_and_the_newest_wraps(settings: Any) -> Non
     new = vault.wrap(SEED, purpose="plan", row_id=ROW, algorithm="mldsa65-ed25519")
     assert (old[4], new[4]) == (1, 2)
     for raw in (old, new):
+        assert vault.unwrap(raw, purpose="plan", row_id=ROW, algorithm="mldsa65-ed25519") == SEED
+
+
+def while_the_other_is_about_to_write(
+    monkeypatch: pytest.MonkeyPatch, first: Callable[[], object], second: Callable[[], bytes]
+) -> list[bytes]:
+    """Run both, the second in the instant before the first writes its key file; what the second wrapped, if it did."""
+    write, made, threads = FileProvider.write, [], []
+
+    def come() -> None:
+        with suppress(CustodyError):
+            made.append(second())
+
+    def interrupted(provider: FileProvider, group: Group, ring: KeyRing) -> None:
+        if not threads:
+            threads.append(Thread(target=come))
+            threads[0].start()
+            threads[0].join(0.3)  # it is through by then, or waits for us
+        write(provider, group, ring)
+
+    monkeypatch.setattr(FileProvider, "write", interrupted)
+    first()
+    threads[0].join()
+    vault.forget_keks()
+    return made
+
+
+def test_of_two_processes_that_start_first_at_once_both_wrap_with_what_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    (raw,) = while_the_other_is_about_to_write(monkeypatch, vault.initialise, wrapped)
+    assert vault.unwrap(raw, purpose="plan", row_id=ROW, algorithm="mldsa65-ed25519") == SEED
+
+
+def test_of_two_rotations_at_once_none_writes_over_a_version_that_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
+    vault.initialise()
+
+    def rotate_and_wrap() -> bytes:
+        vault.stage_version(Group.AUTHORITY)
+        vault.activate_version(Group.AUTHORITY)
+        return wrapped()
+
+    made = while_the_other_is_about_to_write(monkeypatch, lambda: vault.stage_version(Group.AUTHORITY), rotate_and_wrap)
+    for raw in made:
         assert vault.unwrap(raw, purpose="plan", row_id=ROW, algorithm="mldsa65-ed25519") == SEED
 
 
