@@ -19,7 +19,7 @@ from typing import Any, Final, Generic, TypeVar, get_args
 from uuid import UUID, uuid4
 
 from django.db import DEFAULT_DB_ALIAS, connection, connections, models
-from django.db.models.query import ValuesListIterable
+from django.db.models.query import ModelIterable, ValuesListIterable, get_related_populators
 from django.db.models.sql import UpdateQuery
 
 Row = TypeVar("Row")
@@ -128,27 +128,50 @@ class _Compiled:
 
 
 class _CompiledSelect(_Compiled):
-    """With what makes rows of the database's answer: Django's own iterable, where they are not those of the driver."""
+    """With what makes rows of the database's answer: of a model, of the driver as they are, or by Django's iterable."""
 
     def __init__(self, asked: Any, samples: Sequence[Any]) -> None:
         super().__init__(asked.query, samples)
         compiler = self.compiler
-        converters = compiler.get_converters([column for column, *_ in compiler.select[: compiler.col_count]])
-        compiler.get_converters = lambda columns: converters
+        self._converters = compiler.get_converters([column for column, *_ in compiler.select[: compiler.col_count]])
+        compiler.get_converters = lambda columns: self._converters
         self._iterable = asked._iterable_class
-        self._as_driver = self._iterable is ValuesListIterable and not converters and not compiler.has_extra_select
+        plain = not self._converters and not compiler.has_extra_select
+        self._as_driver = plain and self._iterable is ValuesListIterable
+        self._model = None
+        if plain and self._iterable is ModelIterable and not compiler.annotation_col_map:
+            self._model = _ModelRow(compiler)
 
     def rows(self, parameters: tuple[Any, ...]) -> list[Any]:
-        if self._as_driver:
+        if self._as_driver or self._model:
             with connection.cursor() as cursor:
                 cursor.execute(self.sql, parameters)
-                return list(cursor.fetchall())
+                rows = cursor.fetchall()
+            return [self._model(row) for row in rows] if self._model else list(rows)
         compiler = copy.copy(self.compiler)  # it has compiled already
         compiler.connection = connections[DEFAULT_DB_ALIAS]  # of this thread, not of the one that came first
         compiler.as_sql = lambda: (self.sql, parameters)
         query = SimpleNamespace(get_compiler=lambda using: compiler)
         asked = SimpleNamespace(query=query, db=DEFAULT_DB_ALIAS, _known_related_objects={}, _fields=())
         return list(self._iterable(asked))
+
+
+class _ModelRow:
+    """Makes an instance of a row, and those joined to it: what ``ModelIterable`` finds out anew for each call."""
+
+    def __init__(self, compiler: Any) -> None:
+        places = compiler.klass_info["select_fields"]
+        self._model = compiler.klass_info["model"]
+        self._own = slice(places[0], places[-1] + 1)
+        self._names = [column.target.attname for column, *_ in compiler.select[self._own]]
+        # The stubs are of a later Django, which asks for one thing more.
+        self._joined = get_related_populators(compiler.klass_info, compiler.select, DEFAULT_DB_ALIAS)  # type: ignore[call-arg]
+
+    def __call__(self, row: Sequence[Any]) -> Any:
+        found = self._model.from_db(DEFAULT_DB_ALIAS, self._names, row[self._own])
+        for populator in self._joined:
+            populator.populate(row, found)
+        return found
 
 
 def _sample(kind: type, value: Any) -> Any:

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.db import DEFAULT_DB_ALIAS, IntegrityError, connection, connections, transaction
+from django.db.models import Count
 
 from controlplane.audit.models import AuditEntry
 from controlplane.prepared import PreparedSelect, PreparedUpdate, insert_rows, update_rows
@@ -197,3 +198,19 @@ def test_a_statement_is_of_no_thread() -> None:
     for _ in range(2):
         with ThreadPoolExecutor(2) as threads:
             assert list(threads.map(ask, range(2))) == ["heart", "heart"]
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_rows_that_need_no_conversion_come_as_the_orm_makes_them(django_assert_num_queries: Any) -> None:
+    insert_rows([heart := federation("heart")])
+    insert_rows([Site(federation=heart, slug=slug, name=slug.title(), created_at=NOW) for slug in ("north", "south")])
+    query = Site.objects.select_related("federation").only("slug", "federation__slug").order_by("slug")
+    with django_assert_num_queries(1):
+        rows = PreparedSelect(lambda slug: query.filter(federation__slug=slug), str)("heart")
+        assert [(row.slug, row.federation.slug) for row in rows] == [("north", "heart"), ("south", "heart")]
+    for row, other in zip(rows, query, strict=True):
+        assert row == other and row.get_deferred_fields() == other.get_deferred_fields()
+        assert row._state.db == other._state.db and not row._state.adding
+    counted = PreparedSelect(lambda slug: Federation.objects.annotate(many=Count("sites")).filter(slug=slug), str)
+    assert [row.many for row in counted("heart")] == [2]
