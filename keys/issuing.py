@@ -18,7 +18,7 @@ from django.db.models.functions import Least
 from django.utils import timezone
 
 from controlplane.audit.services import Fact, record_all, record_together
-from controlplane.prepared import insert_rows
+from controlplane.prepared import PreparedSelect, insert_rows
 from controlplane.transitions import apply_transitions
 from keys.models import Authority, Certificate, Key, Owner, Statement, StatementKind, in_lock_order
 from keys.selectors import public_keys_of
@@ -133,11 +133,17 @@ def _keys_of(orders: Sequence[IssueOrder]) -> tuple[dict[str, dict[str, Key]], l
     return waiting, replaced
 
 
-def _sign(orders: Sequence[IssueOrder], waiting: dict[str, dict[str, Key]], now: datetime) -> Iterator[_Bound]:
-    authority = Authority.objects.get()
-    issuer = Certificate.objects.select_related("key").get(
+# Asked for every batch, so that a rotation or revocation acts at once.
+_AUTHORITY: Final = PreparedSelect(lambda: Authority.objects.all())
+_ISSUER: Final = PreparedSelect(
+    lambda: Certificate.objects.select_related("key").filter(
         key__purpose="issuing", key__state=KeyState.ACTIVE, key__owner=Owner.AUTHORITY
     )
+)
+
+
+def _sign(orders: Sequence[IssueOrder], waiting: dict[str, dict[str, Key]], now: datetime) -> Iterator[_Bound]:
+    (authority,), (issuer,) = _AUTHORITY(), _ISSUER()
     issuing_key = CertificateSigningKey.from_seed(open_secret(issuer.key), issuer.key.algorithm)
     statement_key = signing_key(Purpose.KEY_STATEMENT)
     count_use(issuer.key.key_id, len(orders))
@@ -194,6 +200,8 @@ def _sign(orders: Sequence[IssueOrder], waiting: dict[str, dict[str, Key]], now:
 
 
 def _supersede(replaced: list[Key], now: datetime, actor: str, feed: str) -> None:
+    if not replaced:  # nobody's first keys replace any
+        return
     apply_transitions(replaced, KEY, "supersede", actor=actor, feed=feed, details=_about, superseded_at=now)
     rows = Key.objects.filter(pk__in=[row.pk for row in replaced])
     for overlap in set(OVERLAP_OF_ROLE.values()):
