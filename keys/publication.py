@@ -44,9 +44,7 @@ def keep_published(*, actor: str = "worker:authority", now: datetime | None = No
         return
     now = now or timezone.now()
     issuers = issuers_in_use(now)
-    responder = server_keys("responder").first()
-    if responder is None or responder.not_after_at is None or responder.not_after_at - now < RESPONDER_RENEWAL:
-        responder = renew_responder(actor=actor, now=now)
+    responder = _present_responder(now) or _keep_responder(actor, now)
     root = Certificate.objects.select_related("key").get(key__in=server_keys("root"))
     if root.key.wrapped_secret is not None:
         _keep_list(root, now, every=ROOT_LIST_EVERY, lifetime=ROOT_LIST_LIFETIME)
@@ -54,6 +52,19 @@ def keep_published(*, actor: str = "worker:authority", now: datetime | None = No
         _keep_delegated(responder, issuer, authority, now)
         _keep_list(issuer, now, every=LIST_EVERY, lifetime=LIST_LIFETIME)
     _renew_answers(responder, now)
+
+
+def _present_responder(now: datetime) -> Key | None:
+    """The responder key, unless it is time for the next one."""
+    key = server_keys("responder").first()
+    return key if key and key.not_after_at and key.not_after_at - now >= RESPONDER_RENEWAL else None
+
+
+def _keep_responder(actor: str, now: datetime) -> Key:
+    with transaction.atomic():
+        # Of two heartbeats at once the second waits here, and then finds the first one's.
+        Authority.objects.select_for_update().get()
+        return _present_responder(now) or renew_responder(actor=actor, now=now)
 
 
 def renew_responder(*, actor: str, now: datetime | None = None) -> Key:

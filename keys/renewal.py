@@ -109,7 +109,11 @@ def keep_renewed(*, actor: str = "worker:authority", now: datetime | None = None
     left = []
     for purpose in due_purposes(now=now):
         try:
-            renew(purpose, actor=actor)
+            with transaction.atomic():
+                # Two heartbeats may come at once: the second waits here, and then finds it renewed.
+                Authority.objects.select_for_update().get()
+                if purpose in due_purposes(now=now):
+                    renew(purpose, actor=actor)
         except CustodyError as error:
             logger.warning("the %s key must be renewed by hand: %s", purpose, error)
             left.append(purpose)
