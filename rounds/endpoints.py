@@ -30,6 +30,7 @@ from latticeward.renewal import RenewalProofs
 from rounds import ingress, selectors, tasks
 from rounds.door import Call, Entry, Reply, in_thread, missing, path, small_json
 from rounds.few import BODIES, QUESTIONS
+from rounds.models import Submission
 from rounds.services.coordination import join_round
 from rounds.services.intake import envelope_limit, refuse_at_door, require_submitter
 from rounds.storage import BlobWriter, read_blob
@@ -195,9 +196,7 @@ async def _submit(call: Call) -> Reply:
     if len(declared) != _HEX_DIGEST_CHARS or set(declared) - set("0123456789abcdef"):
         raise MalformedMessageError("Idempotency-Key must be the hex digest of the envelope's signed part")
     call.body.require_declared_within(settings.MAX_UPDATE_BYTES)
-    limit = min(settings.MAX_UPDATE_BYTES, await in_thread(envelope_limit, UUID(call.id), call.device))
-    call.body.require_declared_within(limit)
-    earlier = await in_thread(require_submitter, round_id=UUID(call.id), device=call.device, digest=declared)
+    limit, earlier = await in_thread(_admit, call, declared)
     started = time.perf_counter()
     with BODIES.one_more(call.device.id), BlobWriter() as writer:
         async for piece in call.body.chunks(limit):
@@ -207,17 +206,30 @@ async def _submit(call: Call) -> Reply:
             if writer.digest.hex() != earlier.blob:
                 raise IdempotencyMismatchError(f"submission {earlier.id} was made of other bytes")
             return Reply.cbor(bytes(earlier.receipt))
-        submission = await in_thread(
-            ingress.accept,
-            round_id=UUID(call.id),
-            device=call.device,
-            writer=writer,
-            declared_digest=declared,
-            via="http",
-            seconds=time.perf_counter() - started,
-        )
-    await in_thread(tasks.process_update.delay, str(submission.id))
+        submission = await in_thread(_accept, call, writer, declared, time.perf_counter() - started)
     return Reply.cbor(bytes(submission.receipt), 201)
+
+
+def _admit(call: Call, declared: str) -> tuple[int, Submission | None]:
+    """How many bytes the envelope may have, and the earlier submission of the same bytes if there is one."""
+    round_id = UUID(call.id)
+    limit = min(settings.MAX_UPDATE_BYTES, envelope_limit(round_id, call.device))
+    call.body.require_declared_within(limit)
+    return limit, require_submitter(round_id=round_id, device=call.device, digest=declared)
+
+
+def _accept(call: Call, writer: BlobWriter, declared: str, seconds: float) -> Submission:
+    """Record what was written, and hand it on."""
+    submission = ingress.accept(
+        round_id=UUID(call.id),
+        device=call.device,
+        writer=writer,
+        declared_digest=declared,
+        via="http",
+        seconds=seconds,
+    )
+    tasks.process_update.delay(str(submission.id))
+    return submission
 
 
 async def outcome(call: Call) -> Reply:

@@ -59,8 +59,10 @@ _WAITING: Final = PreparedSelect(
     lambda round_id: Submission.objects.filter(participant__round_id=round_id, outcome="").values_list("id"), UUID
 )
 _PLACE: Final = PreparedSelect(
-    lambda round_id, device_id: Participant.objects.select_related("round").filter(
-        round_id=round_id, device_id=device_id
+    lambda round_id, device_id: (
+        Participant.objects.filter(round_id=round_id, device_id=device_id)
+        .select_related("round", "device__site")
+        .only("state", "round__state", "round__state_due_at", "round__training", "device__site__name")
     ),
     UUID,
     UUID,
@@ -127,7 +129,7 @@ def join_round(*, round_id: UUID, device: Device) -> Participant:
             "join",
             actor=f"device:{device.id}",
             feed=participant.round.feed,
-            details={"device": str(device.id), "site": device.site.name},
+            details={"device": str(device.id), "site": participant.device.site.name},
             joined_at=timezone.now(),
         )
     return participant
