@@ -5,6 +5,7 @@ it also moves the participants and adds the members' rows, so a crash between th
 """
 
 import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -18,7 +19,6 @@ from latticeward.errors import NotFoundError, StaleStateError
 from latticeward.lifecycle import PARTICIPANT, DeviceState, ParticipantState, RoundState
 from latticeward.opening import OpenedContribution, codec_of
 from latticeward.plan import RoundPlan
-from latticeward.updates.encoding import FixedPointCodec
 from latticeward.updates.ring import RingVector, accumulate
 from rounds.models import Contribution, Partial, Participant, Round, Submission
 from rounds.services.erasure import erase_after_commit
@@ -33,6 +33,7 @@ from rounds.services.partials import (
 )
 
 OpenedSubmission = tuple[Submission, OpenedContribution]
+FoundSum = tuple[Partial | None, Callable[[], RingVector]]
 REFUSALS_ALLOWED: Final = 3
 
 
@@ -79,10 +80,19 @@ def refuse_update(submission: Submission, code: str) -> None:
         erase_after_commit([submission.id])
 
 
-def accept_updates(opened: list[OpenedSubmission], *, slot: int) -> int:
+def find_sum(current: Round, slot: int) -> FoundSum:
+    """The partial of a slot as it is now, if there is one, and what reads its sum: any thread may."""
+    codec, partial = codec_of(current.training.round_plan), _PARTIAL.first(current.id, slot)
+    return partial, codec.empty_sum if partial is None else lambda: load_partial(partial, codec.dtype)
+
+
+def accept_updates(opened: list[OpenedSubmission], *, slot: int, found: FoundSum | None = None) -> int:
     """Add contributions of one round to a worker's partial and mark them accepted: all that can be, or none.
 
     The partial is read and written once for all of them.
+
+    Args:
+        found: what ``find_sum`` has found, where the caller had it read meanwhile.
 
     Returns:
         How many were accepted.
@@ -90,9 +100,9 @@ def accept_updates(opened: list[OpenedSubmission], *, slot: int) -> int:
     while opened:
         current = opened[0][0].participant.round
         started = time.perf_counter()
-        partial = _PARTIAL.first(current.id, slot)
         plan = current.training.round_plan
-        vector = _present_sum(partial, codec_of(plan))
+        (partial, read), found = found or find_sum(current, slot), None
+        vector = _present_sum(partial, read)
         if vector is None:
             continue  # another worker replaced the version between our two reads
         accumulate(vector, *(contribution.vector for _, contribution in opened))
@@ -120,14 +130,12 @@ def accept_updates(opened: list[OpenedSubmission], *, slot: int) -> int:
     return 0
 
 
-def _present_sum(partial: Partial | None, codec: FixedPointCodec) -> RingVector | None:
-    """What a slot holds now; None if the version that was read has been replaced meanwhile."""
-    if partial is None:
-        return codec.empty_sum()
+def _present_sum(partial: Partial | None, read: Callable[[], RingVector]) -> RingVector | None:
+    """What a slot holds now; None if the version that was found has been replaced meanwhile."""
     try:
-        return load_partial(partial, codec.dtype)
+        return read()
     except NotFoundError:
-        if Partial.objects.filter(pk=partial.pk, version=partial.version).exists():
+        if partial is None or Partial.objects.filter(pk=partial.pk, version=partial.version).exists():
             raise  # the blob is gone and the row still names it: nothing may be guessed
         return None
 

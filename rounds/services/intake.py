@@ -5,18 +5,17 @@ and verifies, opens, validates and accumulates. What only the worker can see is 
 """
 
 import logging
-from datetime import datetime, timedelta
-from itertools import count
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
 from django.db import IntegrityError, transaction
-from django.db.models import Q
 from django.utils import timezone
 
 from controlplane.audit.models import AuditEntry
 from controlplane.audit.services import record
-from controlplane.prepared import PreparedSelect, PreparedUpdate, insert_rows
+from controlplane.prepared import PreparedSelect, insert_rows
 from controlplane.transitions import apply_transition
 from devices.models import Device
 from devices.selectors import signing_keys
@@ -28,6 +27,7 @@ from latticeward.errors import (
     KeyUsageError,
     LatticewardError,
     NotFoundError,
+    NotPermittedError,
     ProtocolError,
     ReplayError,
     StaleStateError,
@@ -37,9 +37,10 @@ from latticeward.errors import (
 from latticeward.instants import to_unix_milliseconds
 from latticeward.lifecycle import PARTICIPANT, ROUND, ParticipantState, RoundState
 from latticeward.messages import SubmissionReceipt
-from latticeward.opening import OpenedContribution, codec_of
-from rounds.models import Participant, Round, Submission
-from rounds.services.acceptance import accept_updates, refuse_update
+from latticeward.opening import codec_of
+from rounds.models import Participant, Round, Submission, Training
+from rounds.services.acceptance import OpenedSubmission, accept_updates, find_sum, refuse_update
+from rounds.services.claims import claim_waiting
 from rounds.services.coordination import participant_of, straggler_wait
 from rounds.services.opening import open_submission, opening_of
 
@@ -48,62 +49,26 @@ logger = logging.getLogger(__name__)
 REFUSALS_RECORDED: Final = 10
 # Header, stanza and signature of any suite.
 FRONT_ROOM_BYTES: Final = 16 * 1024
-# What one worker opens before it writes its partial: so many updates, or so many bytes of them and at least one. It
-# bounds the worker's memory, to one vector beside the sum where models are large.
-BATCH: Final = 16
-BATCH_BYTES: Final = 64 * 1024 * 1024
-# A worker that is silent for longer has died, and others take up what it had.
-LEASE: Final = timedelta(seconds=15)
 LEDGER_PROMISE: Final = timedelta(seconds=60)
 
+_TRAINING: Final = PreparedSelect(
+    lambda round_id, device_id: (
+        Training.objects.filter(rounds=round_id, rounds__participants__device_id=device_id)
+        .only("plan", "plan_digest")
+        .order_by()
+    ),
+    UUID,
+    UUID,
+)
+_EARLIER: Final = PreparedSelect(
+    lambda participant_id, digest: Submission.objects.filter(participant_id=participant_id, digest=digest), UUID, str
+)
 _PLAN_DIGEST: Final = PreparedSelect(
     lambda round_id: Round.objects.filter(pk=round_id).order_by().values_list("training__plan_digest"), UUID
 )
 _LOCK: Final = PreparedSelect(
     # Without an order: that of rounds would join the trainings, and lock theirs as well.
     lambda round_id: Round.objects.select_for_update().filter(pk=round_id).order_by().values_list("id"),
-    UUID,
-)
-# What is undecided in the round that a submission belongs to, the first to come first.
-_UNDECIDED: Final = PreparedSelect(
-    lambda submission_id: (
-        Submission.objects.filter(
-            outcome="",
-            participant__state=ParticipantState.SUBMITTED,
-            participant__round_id=Participant.objects.filter(submissions=submission_id).values("round_id")[:1],
-        )
-        .order_by("received_at")
-        .values_list("id", "size_bytes", "claimed_until", "slot")
-    ),
-    UUID,
-)
-_CLAIM: Final = PreparedUpdate(
-    lambda chosen, claim, now, until, slot: (
-        Submission.objects.filter(Q(claimed_until=None) | Q(claimed_until__lt=now), pk__in=chosen),
-        {"claim": claim, "claimed_until": until, "slot": slot},
-    ),
-    list[UUID],
-    UUID,
-    datetime,
-    datetime,
-    int,
-)
-# With what intake looks at: whole rows would bring every signed byte of the round along, five times as much.
-_CLAIMED: Final = PreparedSelect(
-    lambda claim: (
-        Submission.objects.filter(claim=claim)
-        .select_related("participant__round__training", "participant__device__site")
-        .only(
-            *("digest", "blob", "received_at", "stage_seconds", "participant__state", "participant__refusals"),
-            *(
-                f"participant__round__{name}"
-                for name in ("base_model_digest", "wrapped_decapsulation_seed", "opened_at")
-            ),
-            *(f"participant__round__training__{name}" for name in ("plan", "plan_digest", "suite")),
-            *("participant__device__key_epoch", "participant__device__site__name"),
-        )
-        .order_by("received_at")
-    ),
     UUID,
 )
 
@@ -120,7 +85,7 @@ def require_submitter(*, round_id: UUID, device: Device, digest: str) -> Submiss
         StateError: the round does not collect, or the device has not joined it.
     """
     participant = participant_of(round_id, device)
-    earlier = participant.submissions.filter(digest=digest).first()
+    earlier = _EARLIER.first(participant.id, digest)
     if earlier is not None:
         return earlier
     _require_submittable(participant)
@@ -145,8 +110,10 @@ def envelope_limit(round_id: UUID, device: Device) -> int:
     Raises:
         NotPermittedError: not a participant.
     """
-    plan = participant_of(round_id, device).round.training.round_plan
-    return sealed_body_bytes(codec_of(plan).length_bytes) + FRONT_ROOM_BYTES
+    training = _TRAINING.first(round_id, device.id)
+    if training is None:
+        raise NotPermittedError(f"device {device.id} is not in round {round_id}")
+    return sealed_body_bytes(codec_of(training.round_plan).length_bytes) + FRONT_ROOM_BYTES
 
 
 def receive_update(
@@ -200,7 +167,7 @@ def receive_update(
                 feed=participant.round.feed,
                 details={
                     "device": str(device.id),
-                    "site": device.site.name,
+                    "site": participant.device.site.name,
                     "submission": str(submission_id),
                     "digest": digest,
                     "size_bytes": size_bytes,
@@ -244,7 +211,7 @@ def process_update(submission_id: UUID) -> UUID | None:
         The id of the round that may now move on, None if nothing was to be done.
     """
     claim = uuid4()
-    waiting, slot = _claim_waiting(submission_id, claim)
+    waiting, slot = claim_waiting(submission_id, claim)
     if not waiting:
         if not Submission.objects.filter(pk=submission_id).exists():
             raise NotFoundError(f"submission {submission_id}")
@@ -253,25 +220,12 @@ def process_update(submission_id: UUID) -> UUID | None:
     counted = 0
     stuck: list[UUID] = []
     try:
-        opened: list[tuple[Submission, OpenedContribution]] = []
-        opening = opening_of(current)
-        keys = signing_keys(one.participant.device for one in waiting)
-        for one in waiting:
-            key = keys.get(one.participant.device_id)
-            if key is None:
-                # The device lost its keys after the door let it in: the round's next step excludes it, by name.
-                logger.info("submission %s: its device has no active signing key", one.id)
-                stuck.append(one.id)
-                continue
-            try:
-                opened.append((one, open_submission(one, opening, key)))
-            except (ProtocolError, VerificationError, DecryptionError, ContributionError, KeyUsageError) as error:
-                _refuse_if_waiting(one, error.code)
-            except Exception:
-                # Ours, or the storage's: this one waits, and holds none of the others up.
-                logger.exception("submission %s could not be opened", one.id)
-                stuck.append(one.id)
-        counted = accept_updates(opened, slot=slot)
+        # The sum that they are added to is opened while they are.
+        with ThreadPoolExecutor(1) as beside:
+            partial, read = find_sum(current, slot)
+            reading = beside.submit(read)
+            opened = _open(waiting, current, stuck)
+            counted = accept_updates(opened, slot=slot, found=(partial, reading.result))
     finally:
         # What is stuck keeps its lease: taken up again at once, it would come before all that arrived later.
         if counted + len(stuck) < len(waiting):
@@ -280,31 +234,31 @@ def process_update(submission_id: UUID) -> UUID | None:
     return current.id
 
 
+def _open(waiting: list[Submission], current: Round, stuck: list[UUID]) -> list[OpenedSubmission]:
+    """Open what can be opened and refuse what never can; what cannot be now is added to ``stuck``."""
+    opened: list[OpenedSubmission] = []
+    opening = opening_of(current)
+    keys = signing_keys(one.participant.device for one in waiting)
+    for one in waiting:
+        key = keys.get(one.participant.device_id)
+        if key is None:
+            # The device lost its keys after the door let it in: the round's next step excludes it, by name.
+            logger.info("submission %s: its device has no active signing key", one.id)
+            stuck.append(one.id)
+            continue
+        try:
+            opened.append((one, open_submission(one, opening, key)))
+        except (ProtocolError, VerificationError, DecryptionError, ContributionError, KeyUsageError) as error:
+            _refuse_if_waiting(one, error.code)
+        except Exception:
+            # Ours, or the storage's: this one waits, and holds none of the others up.
+            logger.exception("submission %s could not be opened", one.id)
+            stuck.append(one.id)
+    return opened
+
+
 def _refuse_if_waiting(submission: Submission, code: str) -> None:
     try:
         refuse_update(submission, code)
     except StaleStateError:
         logger.info("submission %s was decided meanwhile", submission.id)
-
-
-def _claim_waiting(submission_id: UUID, claim: UUID) -> tuple[list[Submission], int]:
-    """Take waiting submissions of this one's round for this worker, for as long as the lease, and a slot of its own.
-
-    Not more than memory was promised for. Two workers may choose the same submissions at the same moment: the second
-    gets none, and the next message brings it back. They may choose the same slot: then the compare-and-swap makes one
-    of them look again.
-    """
-    now = timezone.now()
-    chosen: list[UUID] = []
-    taken: set[int] = set()
-    room = BATCH_BYTES
-    for identity, size_bytes, claimed_until, slot in _UNDECIDED(submission_id):
-        if claimed_until is not None and claimed_until >= now:
-            taken.add(slot)
-        elif not chosen or (len(chosen) < BATCH and room >= size_bytes):
-            chosen.append(identity)
-            room -= size_bytes
-    slot = next(number for number in count() if number not in taken)
-    if not chosen or not _CLAIM(chosen, claim, now, now + LEASE, slot):
-        return [], slot
-    return _CLAIMED(claim), slot

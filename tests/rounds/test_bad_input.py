@@ -31,7 +31,7 @@ from latticeward.lifecycle import ParticipantState, RoundState, TrainingState
 from latticeward.opening import codec_of
 from latticeward.plan import RoundPlan
 from rounds.models import Contribution, Participant, Round, Submission, Training
-from rounds.services import coordination, intake, trainings
+from rounds.services import claims, coordination, intake, trainings
 from tests.rounds.cohort import Cohort
 from tests.rounds.test_dishonest_device import sealed, taken_in
 from tests.rounds.test_dropouts import make_due
@@ -109,7 +109,7 @@ def test_a_device_that_joins_twice_is_one_participant(cohort: Cohort) -> None:
 def test_a_worker_leaves_what_another_one_has_taken_up(cohort: Cohort, current: Round) -> None:
     hospital = cohort.hospitals[0]
     submission = hospital.submit(current, hospital.prepare(current))
-    assert intake._claim_waiting(submission.id, uuid4())[0] == [submission]  # the other worker, in its work
+    assert claims.claim_waiting(submission.id, uuid4())[0] == [submission]  # the other worker, in its work
     assert intake.process_update(submission.id) is None
     assert not Contribution.objects.exists()
 
@@ -122,12 +122,12 @@ def test_of_two_workers_that_choose_the_same_at_the_same_moment_the_second_gets_
     first, second = uuid4(), uuid4()
 
     def while_the_other_claims() -> Iterator[int]:
-        monkeypatch.setattr(intake, "count", itertools.count)
-        assert intake._claim_waiting(submission.id, first)[0] == [submission]
+        monkeypatch.setattr(claims, "count", itertools.count)
+        assert claims.claim_waiting(submission.id, first)[0] == [submission]
         return itertools.count()
 
-    monkeypatch.setattr(intake, "count", while_the_other_claims)  # between what is chosen and what is taken
-    assert intake._claim_waiting(submission.id, second)[0] == []
+    monkeypatch.setattr(claims, "count", while_the_other_claims)  # between what is chosen and what is taken
+    assert claims.claim_waiting(submission.id, second)[0] == []
     assert Submission.objects.get().claim == first
 
 

@@ -21,7 +21,7 @@ from latticeward.updates.ring import accumulate
 from rounds import tasks
 from rounds.models import Contribution, Partial, Participant, Round, Submission
 from rounds.policy import GRACE
-from rounds.services import acceptance, aggregation, coordination, intake, trainings
+from rounds.services import acceptance, aggregation, claims, coordination, intake, trainings
 from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.partials import load_partial
 from rounds.services.plans import plan_for
@@ -299,7 +299,7 @@ def test_a_stage_of_impossible_length_is_refused_before_it_is_signed(cohort: Coh
 def test_updates_that_cannot_be_read_hold_up_none_that_came_after_them(
     cohort: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "BATCH", 2)
+    monkeypatch.setattr(claims, "BATCH", 2)
     current = cohort.collecting(cohort.train())
     submissions = [hospital.submit(current, hospital.prepare(current)) for hospital in cohort.hospitals]
     for submission in submissions[:2]:
@@ -313,7 +313,7 @@ def test_what_was_refused_is_not_counted_by_a_worker_that_opened_it_before(cohor
     current = cohort.collecting(cohort.train())
     hospital = cohort.hospitals[0]
     first = hospital.submit(current, hospital.prepare(current))
-    [held], slot = intake._claim_waiting(first.id, uuid4())
+    [held], slot = claims.claim_waiting(first.id, uuid4())
     opened = OpenedContribution(reopen_submission(held, opening_of(current)).vector)
     acceptance.refuse_update(Submission.objects.select_related("participant__round").get(pk=first.pk), "key_usage")
     second = hospital.submit(current, hospital.prepare(current))

@@ -25,9 +25,9 @@ from latticeward.updates.ring import RingVector, accumulate
 from latticeward.updates.tensors import TensorLayout, TensorSpec
 from rounds import tasks
 from rounds.models import Contribution, Partial, Round, Submission
-from rounds.services import acceptance, aggregation, coordination, intake, merging, retention, trainings
+from rounds.services import acceptance, aggregation, claims, coordination, intake, merging, retention, trainings
 from rounds.services.opening import open_submission, opening_of, reopen_submission
-from rounds.services.partials import load_partial, prepare_partial, swap_partial
+from rounds.services.partials import forget_replaced, load_partial, members_of, prepare_partial, swap_partial
 from rounds.services.recomputation import recompute_round
 from rounds.storage import blob_path, read_blob
 from tests.rounds.cohort import Cohort
@@ -155,17 +155,17 @@ def test_workers_that_hold_claims_have_slots_of_their_own(cohort: Cohort) -> Non
     Submission.objects.filter(pk=second.pk).update(
         claim=uuid4(), claimed_until=timezone.now() - timedelta(seconds=9), slot=1
     )
-    taken, slot = intake._claim_waiting(first.id, uuid4())
+    taken, slot = claims.claim_waiting(first.id, uuid4())
     assert ({one.id for one in taken}, slot) == ({second.id, third.id}, 1)
 
 
 def test_a_batch_is_bounded_by_bytes_and_never_empty(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
     current = cohort.collecting(cohort.train())
     submissions = [hospital.submit(current, hospital.prepare(current)) for hospital in cohort.hospitals]
-    monkeypatch.setattr(intake, "BATCH_BYTES", 2 * submissions[0].size_bytes + 100)
-    assert len(intake._claim_waiting(submissions[0].id, uuid4())[0]) == 2
-    monkeypatch.setattr(intake, "BATCH_BYTES", 1)
-    assert len(intake._claim_waiting(submissions[0].id, uuid4())[0]) == 1
+    monkeypatch.setattr(claims, "BATCH_BYTES", 2 * submissions[0].size_bytes + 100)
+    assert len(claims.claim_waiting(submissions[0].id, uuid4())[0]) == 2
+    monkeypatch.setattr(claims, "BATCH_BYTES", 1)
+    assert len(claims.claim_waiting(submissions[0].id, uuid4())[0]) == 1
 
 
 def test_of_two_first_versions_of_a_slot_the_second_is_added_to_the_first(
@@ -188,6 +188,31 @@ def test_of_two_first_versions_of_a_slot_the_second_is_added_to_the_first(
     assert (partial.version, partial.contributions.count(), len(prepared)) == (2, 1, 2)
     assert np.array_equal(sum_of(current), reopen_submission(submission, opening_of(current)).vector)
     assert not blob_path(prepared[0].blob).exists()
+
+
+def test_a_sum_that_is_replaced_while_an_update_is_opened_is_read_again(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = cohort.collecting(cohort.train())
+    first = cohort.hospitals[0].contribute(current)
+
+    def open_and_be_overtaken(*given: Any) -> Any:
+        partial = Partial.objects.get(round=current)
+        vector = load_partial(partial, codec_of(current.training.round_plan).dtype)
+        prepared = prepare_partial(current, partial.slot, partial, vector, members_of(partial))
+        swap_partial(current, prepared)
+        forget_replaced(prepared)
+        return open_submission(*given)
+
+    monkeypatch.setattr(intake, "open_submission", open_and_be_overtaken)
+    second = cohort.hospitals[1].contribute(current)
+    assert (first.outcome, second.outcome) == ("accepted", "accepted")
+    partial = Partial.objects.get(round=current)
+    assert (partial.version, partial.contributions.count()) == (3, 2)
+    expected = codec_of(current.training.round_plan).empty_sum()
+    for submission in (first, second):
+        accumulate(expected, reopen_submission(submission, opening_of(current)).vector)
+    assert np.array_equal(sum_of(current), expected)
 
 
 def test_a_round_is_aggregated_by_one_worker_at_a_time(cohort: Cohort) -> None:
@@ -324,7 +349,7 @@ def test_taking_in_holds_a_batch_and_not_the_cohort(cohort: Cohort, monkeypatch:
             signing_key=hospital.machine.keys.signing,
         )
         submissions.append(hospital.submit(current, envelope))
-    monkeypatch.setattr(intake, "BATCH_BYTES", 1)
+    monkeypatch.setattr(claims, "BATCH_BYTES", 1)
     peaks = []
     for submission in submissions:
         tracemalloc.start()

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from rounds import tasks
 from rounds.models import Partial, Reminder, Round, Submission
-from rounds.services import aggregation, coordination, intake, reminders, trainings
+from rounds.services import aggregation, claims, coordination, intake, reminders, trainings
 from rounds.services.plans import plan_for
 from rounds.services.reminders import INTERVALS, PATIENCE, Step, due_reminders
 from tests.rounds.cohort import Cohort
@@ -86,8 +86,8 @@ def test_a_reminder_goes_when_its_step_is_done(cohort: Cohort) -> None:
 
 def test_what_a_worker_has_claimed_is_overdue_only_when_the_lease_has_ended(cohort: Cohort) -> None:
     (submission,) = waiting(cohort)
-    intake._claim_waiting(submission.id, uuid4())  # and then the worker dies
-    later(intake.LEASE - timedelta(seconds=1))
+    claims.claim_waiting(submission.id, uuid4())  # and then the worker dies
+    later(claims.LEASE - timedelta(seconds=1))
     assert due_reminders() == []
     later(timedelta(seconds=1))
     assert due_reminders() == [(Step.PROCESS_UPDATE, submission.id)]
