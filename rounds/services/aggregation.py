@@ -46,7 +46,7 @@ from rounds.models import ModelVersion, Partial, Participant, Round, Submission
 from rounds.services.cohorts import Cohort, measuring, require_hiding
 from rounds.services.metrics import pooled_metric, shown_beside
 from rounds.services.partials import commitment, load_partial, members_by_partial, require_members
-from rounds.services.publication import ModelInMaking, PreparedModel, keep_model
+from rounds.services.publication import ModelInMaking, keep_model
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,10 @@ _RENEW: Final = PreparedUpdate(
     UUID,
     UUID,
     datetime,
+)
+_LOCK: Final = PreparedSelect(
+    lambda round_id: _unprepared(round_id).select_for_update().values_list("pk"),
+    UUID,
 )
 _PARTIALS: Final = PreparedSelect(lambda round_id: Partial.objects.filter(round_id=round_id).order_by("slot"), UUID)
 _COUNTED: Final = PreparedSelect(
@@ -160,28 +164,31 @@ def _prepare(current: Round, renew: Callable[[], None]) -> None:
         renew()
         if making:
             making.begin(decoded)
-        behind = measuring(current)
-        metric = pooled_metric(current, plan, decoded, behind)
-        withheld = _withheld(current, plan, metric, behind)
-        model = making.finish() if making else None
-        sealed_at = time.perf_counter()
-        account = _account(current, plan, model, metric, withheld, [each.result() for each in commitments], len(cohort))
-    with transaction.atomic():
-        # A second worker that merged the same members computed the same result: the first one's stands.
-        locked = Round.objects.select_for_update().filter(pk=current.pk, state=RoundState.AGGREGATING, record=None)
-        if not locked.values_list("pk", flat=True):
-            return
-        if model is not None:
-            keep_model(current, model)
-        if withheld:
-            current.participants.filter(device__in=withheld).update(metric=None)
-        Round.objects.filter(pk=current.pk).update(
-            record=account.to_bytes(),
-            model=model.row if model else None,
-            metric_value=metric["value"] if metric else None,
-            metric_support={"hospitals": metric["hospitals"], "patients": metric["patients"]} if metric else None,
-            stage_seconds={"merge": merged_at - started, "seal": sealed_at - merged_at},
-        )
+        with transaction.atomic():
+            # A second worker that merged the same members computed the same result: the first one's stands.
+            if not _LOCK.first(current.id):
+                return
+            behind = measuring(current)
+            metric = pooled_metric(current, plan, decoded, behind)
+            withheld = _withheld(current, plan, metric, behind)
+            participants = _participants(current, withheld)
+            if making:
+                making.keep_stanzas()
+            model = making.finish() if making else None
+            sealed_at = time.perf_counter()
+            hashed = [each.result() for each in commitments]
+            account = _account(current, plan, model, metric, participants, hashed, len(cohort))
+            if model is not None:
+                keep_model(current, model)
+            if withheld:
+                current.participants.filter(device__in=withheld).update(metric=None)
+            Round.objects.filter(pk=current.pk).update(
+                record=account.to_bytes(),
+                model=model,
+                metric_value=metric["value"] if metric else None,
+                metric_support={"hospitals": metric["hospitals"], "patients": metric["patients"]} if metric else None,
+                stage_seconds={"merge": merged_at - started, "seal": sealed_at - merged_at},
+            )
 
 
 def _withheld(current: Round, plan: RoundPlan, pooled: dict[str, Any] | None, behind: Cohort) -> set[UUID]:
@@ -227,17 +234,10 @@ def _merge(
     return decoded, commitments
 
 
-def _account(
-    current: Round,
-    plan: RoundPlan,
-    model: PreparedModel | None,
-    metric: dict[str, Any] | None,
-    withheld: set[UUID],
-    commitments: list[bytes],
-    accepted: int,
-) -> RoundRecord:
+def _participants(current: Round, withheld: set[UUID]) -> tuple[dict[str, Any], ...]:
+    """What the record says of each participant."""
     counted = dict(_COUNTED(current.id))
-    participants = [
+    return tuple(
         {
             "device_id": str(device_id),
             "site": site,
@@ -247,7 +247,18 @@ def _account(
             "metric": own if device_id not in withheld else None,
         }
         for identity, device_id, site, state, code, own in _PLACES(current.id)
-    ]
+    )
+
+
+def _account(
+    current: Round,
+    plan: RoundPlan,
+    model: ModelVersion | None,
+    metric: dict[str, Any] | None,
+    participants: tuple[dict[str, Any], ...],
+    commitments: list[bytes],
+    accepted: int,
+) -> RoundRecord:
     return RoundRecord(
         round_id=str(current.id),
         training_id=plan.training_id,
@@ -256,12 +267,12 @@ def _account(
         kind=current.kind,
         plan_digest=bytes(current.training.plan_digest),
         base_model_digest=bytes(current.base_model_digest),
-        weights_digest=bytes(model.row.weights_digest) if model else None,
-        model_id=str(model.row.id) if model else None,
+        weights_digest=bytes(model.weights_digest) if model else None,
+        model_id=str(model.id) if model else None,
         suite=plan.suite,
         protection=plan.protection,
         aggregator=plan.aggregator,
-        participants=tuple(participants),
+        participants=participants,
         accepted=accepted,
         quorum=current.quorum,
         partial_commitments=tuple(commitments),

@@ -71,14 +71,6 @@ class PlannedModel:
 _ready: dict[UUID, PlannedModel] = {}
 
 
-class PreparedModel:
-    """A sealed model version that the database does not know yet."""
-
-    def __init__(self, row: ModelVersion, stanzas: list[ModelStanza]) -> None:
-        self.row = row
-        self.stanzas = stanzas
-
-
 def open_model(model: ModelVersion) -> FloatVector:
     """The weights of a model version, float32 (d,), for the aggregation worker."""
     raw = open_body(
@@ -141,6 +133,7 @@ class ModelInMaking:
 
     def __init__(self, current: Round, plan: RoundPlan, beside: ThreadPoolExecutor) -> None:
         require_accepted(plan.suite)
+        self.model_id = uuid4()
         self._current = current
         self._plan = plan
         self._beside = beside
@@ -160,18 +153,21 @@ class ModelInMaking:
         sealed = self._planned.body.seal(weights.view(np.uint8).data)
         return sealed, write_blob(sealed.body)
 
-    def finish(self) -> PreparedModel:
-        """Seal to every device and describe the version; nothing is kept yet.
+    def keep_stanzas(self) -> None:
+        """Seal to every device; in the transaction that keeps the model, which may come after what refers to it."""
+        stanzas = self._planned.seal_to(encapsulation_keys(self._current.training.federation).values())
+        insert_rows([_stanza_row(self.model_id, key, stanza) for key, stanza in stanzas.items()])
+
+    def finish(self) -> ModelVersion:
+        """The version, which nobody keeps yet.
 
         Raises:
             ContributionError: the step gave what is no model.
         """
         current = self._current
-        stanzas = self._planned.seal_to(encapsulation_keys(current.training.federation).values())
         sealed, body_blob = self._sealed.result()
-        model_id = uuid4()
         manifest = ModelManifest(
-            model_id=str(model_id),
+            model_id=str(self.model_id),
             training_id=self._plan.training_id,
             round_id=str(current.id),
             number=current.number,
@@ -183,8 +179,8 @@ class ModelInMaking:
             body_bytes=len(sealed.body),
             created_at=to_unix_milliseconds(timezone.now()),
         )
-        row = ModelVersion(
-            id=model_id,
+        return ModelVersion(
+            id=self.model_id,
             training=current.training,
             number=current.number,
             weights_digest=manifest.weights_digest,
@@ -193,10 +189,9 @@ class ModelInMaking:
             header=sealed.header_bytes,
             body_blob=body_blob,
             body_bytes=len(sealed.body),
-            wrapped_content_key=vault.wrap(sealed.content_key, purpose="model-content", row_id=str(model_id)),
-            optimiser_blob=_keep_optimiser_state(model_id, sealed.content_key, self._stepped.result()[1]),
+            wrapped_content_key=vault.wrap(sealed.content_key, purpose="model-content", row_id=str(self.model_id)),
+            optimiser_blob=_keep_optimiser_state(self.model_id, sealed.content_key, self._stepped.result()[1]),
         )
-        return PreparedModel(row, [_stanza_row(row, key, stanza) for key, stanza in stanzas.items()])
 
 
 def _plan_of(current: Round, plan: RoundPlan) -> PlannedModel:
@@ -244,8 +239,8 @@ def _stanza(key: HeldKey, content_key: bytes, header_bytes: bytes) -> bytes:
     return made
 
 
-def _stanza_row(model: ModelVersion, key: HeldKey, stanza: bytes) -> ModelStanza:
-    return ModelStanza(model=model, device_id=key.device_id, key_id=key.key_id, stanza=stanza)
+def _stanza_row(model_id: UUID, key: HeldKey, stanza: bytes) -> ModelStanza:
+    return ModelStanza(model_id=model_id, device_id=key.device_id, key_id=key.key_id, stanza=stanza)
 
 
 def seal_for_newcomers(model: ModelVersion) -> int:
@@ -270,22 +265,21 @@ def seal_for_newcomers(model: ModelVersion) -> int:
     content_key, header_bytes, rows = content_key_of(model), bytes(model.header), []
     for key in missing:
         with suppress(LatticewardError):  # as in ``PlannedModel.seal_to``
-            rows.append(_stanza_row(model, key, _stanza(key, content_key, header_bytes)))
+            rows.append(_stanza_row(model.id, key, _stanza(key, content_key, header_bytes)))
     with transaction.atomic():
         model.stanzas.filter(device__in=[row.device_id for row in rows]).delete()
         made = ModelStanza.objects.bulk_create(rows)
     return len(made)
 
 
-def keep_model(current: Round, model: PreparedModel) -> None:
-    model.row.save(force_insert=True)
-    insert_rows(model.stanzas)
+def keep_model(current: Round, model: ModelVersion) -> None:
+    model.save(force_insert=True)
     record(
         "model.prepared",
         actor="worker:aggregate",
         feed=current.feed,
-        subject=("model", model.row.id),
-        details={"number": current.number, "weights_digest": bytes(model.row.weights_digest).hex()},
+        subject=("model", model.id),
+        details={"number": current.number, "weights_digest": bytes(model.weights_digest).hex()},
     )
 
 
