@@ -16,9 +16,8 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from statistics import median
 from typing import Any, Final
 from uuid import uuid4
@@ -141,7 +140,6 @@ class _Case:
         ]
         self.cipher = AESGCM(secrets.token_bytes(32))
         self.bare = [self._sealed_bare(number) for number in range(DEVICES)]
-        self._shares = [range(first, DEVICES, THREADS) for first in range(THREADS)]
 
     def _sealed_bare(self, number: int) -> tuple[bytes, bytes]:
         nonce = number.to_bytes(12, "big")
@@ -200,14 +198,14 @@ class _Case:
     def _one_bare_round(self, threads: ThreadPoolExecutor) -> dict[str, float]:
         """The same bytes hashed, decrypted and added, and the sum encrypted and hashed."""
         started, began = time.perf_counter(), time.process_time()
-        partials = list(threads.map(partial(self._partial, self.take_in_bare), self._shares))
+        partials = list(self._partials(self.take_in_bare, threads))
         accumulate(partials[0], *partials[1:])
         hashlib.sha256(self.cipher.encrypt(bytes(12), partials[0].data.cast("B"), None)).digest()
         return {"bare": time.perf_counter() - started, "bare_processor": time.process_time() - began}
 
     def _one_round(self, threads: ThreadPoolExecutor) -> dict[str, float]:
         marks, began = [time.perf_counter()], time.process_time()
-        partials = list(threads.map(partial(self._partial, self.take_in), self._shares))
+        partials = list(self._partials(self.take_in, threads))
         marks.append(time.perf_counter())
 
         accumulate(partials[0], *partials[1:])
@@ -257,11 +255,16 @@ class _Case:
         found = {stage: end - begin for stage, begin, end in stages}
         return {"all": marks[-1] - marks[0], "processor": processor, **found}
 
-    def _partial(self, take_in: Callable[[int, RingVector], Any], share: Sequence[int]) -> RingVector:
-        total = self.opening.codec.empty_sum()
-        for index in share:
-            take_in(index, total)
-        return total
+    def _partials(self, take_in: Callable[[int, RingVector], Any], threads: ThreadPoolExecutor) -> Iterator[RingVector]:
+        waiting = iter(range(DEVICES))  # one queue, as workers have: whoever is ready takes the next
+
+        def partial_of_one(_: int) -> RingVector:
+            total = self.opening.codec.empty_sum()
+            for index in waiting:
+                take_in(index, total)
+            return total
+
+        return threads.map(partial_of_one, range(THREADS))
 
     def _make_stanzas(self, planned: PlannedBody) -> None:
         for number, (_, key) in enumerate(self.devices):
