@@ -79,9 +79,9 @@ _RENEW: Final = PreparedUpdate(
     UUID,
     datetime,
 )
+# In no order: a round's usual one asks for its training, whose row would be locked as well.
 _LOCK: Final = PreparedSelect(
-    lambda round_id: _unprepared(round_id).select_for_update().values_list("pk"),
-    UUID,
+    lambda round_id: _unprepared(round_id).select_for_update().order_by().values_list("pk"), UUID
 )
 _PARTIALS: Final = PreparedSelect(lambda round_id: Partial.objects.filter(round_id=round_id).order_by("slot"), UUID)
 _COUNTED: Final = PreparedSelect(
