@@ -25,6 +25,7 @@ from rounds.services import (
     publication,
     reminders,
     retention,
+    signing,
     starts,
     trainings,
     uploads,
@@ -70,7 +71,7 @@ def merge_partials(round_id: str, slots: list[int]) -> None:
 
 @shared_task(acks_late=True)
 def publish_round(round_id: str) -> None:
-    if training_id := aggregation.publish_round(UUID(round_id)):
+    if training_id := signing.publish_round(UUID(round_id)):
         advance_training.delay(str(training_id))
 
 

@@ -1,11 +1,9 @@
-"""From partial sums to a published model version: merge, decode, step, seal, and (at the authority) sign.
+"""From partial sums to a result that waits for its signature: merge, decode, step, seal and account.
 
 All heavy work was done while updates arrived, so what is left does not grow with the cohort except by one stanza a
-device. ``aggregate_round`` prepares everything unsigned; ``publish_round`` is the authority worker's and is the moment
-at which the result becomes true. Both may be repeated: what is prepared is not prepared again.
+device. It may be repeated: what is prepared is not prepared again. ``signing.py`` makes the result true.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,26 +18,20 @@ from django.utils import timezone
 from controlplane.audit.selectors import newest_head
 from controlplane.prepared import PreparedSelect, PreparedUpdate
 from controlplane.transitions import apply_transition
-from keys.services import sign_with
 from latticeward.aggregation import AGGREGATORS
-from latticeward.crypto.signing import Purpose
 from latticeward.errors import (
     CohortTooCloseError,
     ContributionError,
     KMinimumError,
-    LedgerError,
     NotFoundError,
-    ProtocolError,
     QuorumNotMetError,
     UnsupportedSuiteError,
-    WrongContextError,
 )
 from latticeward.instants import to_unix_milliseconds
 from latticeward.lifecycle import ROUND, RoundState
 from latticeward.messages import RoundRecord
 from latticeward.opening import codec_of
 from latticeward.plan import RoundPlan
-from latticeward.records import require_promises
 from latticeward.updates.encoding import DecodedSum
 from latticeward.updates.ring import accumulate
 from rounds.models import ModelVersion, Partial, Participant, Round, Submission
@@ -48,20 +40,12 @@ from rounds.services.metrics import pooled_metric, shown_beside
 from rounds.services.partials import commitment, load_partial, members_by_partial, require_members
 from rounds.services.publication import ModelInMaking, keep_model
 
-logger = logging.getLogger(__name__)
-
 # A worker that is silent for longer has died, and another begins anew; twice the work gives the same bits.
 LEASE: Final = timedelta(seconds=20)
 
 # What is asked between a round's last update and its model: prepared, since everybody waits for it.
 _ROUND: Final = PreparedSelect(
     lambda round_id: Round.objects.select_related("training__federation", "base_model").filter(pk=round_id), UUID
-)
-_PUBLISHABLE: Final = PreparedSelect(
-    lambda round_id: Round.objects.select_related("model", "training").filter(
-        pk=round_id, state=RoundState.AGGREGATING
-    ),
-    UUID,
 )
 _CLAIM: Final = PreparedUpdate(
     lambda round_id, now, claim, until: (
@@ -284,86 +268,3 @@ def _account(
         opened_at=to_unix_milliseconds(current.opened_at or current.created_at),
         closed_at=to_unix_milliseconds(current.closed_at or timezone.now()),
     )
-
-
-def _signable(current: Round, raw: bytes) -> RoundRecord:
-    """The record of a round, if it is this round's and keeps the plan's promises.
-
-    Raises:
-        ProtocolError: it is no record.
-        WrongContextError: it is of another round, plan or model, or the plan is not the signed one.
-        LedgerError: it breaks the plan.
-    """
-    record = RoundRecord.from_bytes(raw)
-    plan = current.training.round_plan
-    expected = {
-        "round_id": str(current.id),
-        "training_id": plan.training_id,
-        "federation_id": plan.federation_id,
-        "number": current.number,
-        "kind": current.kind,
-        "plan_digest": bytes(current.training.plan_digest),
-        "base_model_digest": bytes(current.base_model_digest),
-        "model_id": str(current.model.id) if current.model else None,
-        "weights_digest": bytes(current.model.weights_digest) if current.model else None,
-    }
-    for name, value in expected.items():
-        if getattr(record, name) != value:
-            raise WrongContextError(f"the record's {name} is not this round's")
-    require_promises(record, plan)
-    return record
-
-
-def publish_round(round_id: UUID) -> UUID | None:
-    """Authority worker: sign manifest and record and publish; or fail the round whose record it does not sign.
-
-    The aggregation worker wrote the record, and whoever can write to the database could change it since. The authority
-    signs none that is of another round or that breaks the plan.
-
-    Returns:
-        The training that may now go on, None if there was nothing to publish.
-    """
-    started = time.perf_counter()
-    current = _PUBLISHABLE.first(round_id)
-    if current is None or current.record is None:
-        return None
-    try:
-        record = _signable(current, bytes(current.record))
-    except (ProtocolError, WrongContextError, LedgerError) as error:
-        logger.error("round %s: its record is not signed: %s", round_id, error)
-        apply_transition(
-            current,
-            ROUND,
-            "fail",
-            actor="worker:authority",
-            feed=current.feed,
-            details={"code": "record_refused", "number": current.number},
-            failure_code="record_refused",
-            state_due_at=None,
-        )
-        return current.training_id
-    signed_record = sign_with(Purpose.ROUND_RECORD, bytes(current.record))
-    signed_manifest = sign_with(Purpose.MODEL_MANIFEST, bytes(current.model.manifest)) if current.model else None
-    with transaction.atomic():
-        if current.model and signed_manifest:
-            ModelVersion.objects.filter(pk=current.model.pk).update(signed_manifest=signed_manifest)
-        apply_transition(
-            current,
-            ROUND,
-            "publish",
-            actor="worker:authority",
-            feed=current.feed,
-            details={
-                "number": current.number,
-                "kind": current.kind,
-                "training": str(current.training_id),
-                "model": str(current.model_id) if current.model_id else None,
-                "metric": {"name": current.metric_name, "value": current.metric_value},
-                "record": record.digest.hex(),
-            },
-            signed_record=signed_record,
-            published_at=timezone.now(),
-            state_due_at=None,
-            stage_seconds={**current.stage_seconds, "publish": time.perf_counter() - started},
-        )
-    return current.training_id

@@ -18,7 +18,7 @@ from latticeward.messages import Assignment
 from latticeward.updates.tensors import FloatVector, initial_vector
 from rounds import ingress
 from rounds.models import Round, Submission, Training
-from rounds.services import aggregation, coordination, intake, publication, trainings
+from rounds.services import aggregation, coordination, intake, publication, signing, trainings
 from rounds.services.plans import plan_for
 from rounds.storage import BlobWriter
 from tests.devices.machine import Machine, enrolled
@@ -129,7 +129,7 @@ class Cohort:
         """Close, aggregate and sign."""
         assert coordination.advance_round(current.id) == "begin_aggregating"
         assert aggregation.aggregate_round(current.id)
-        aggregation.publish_round(current.id)
+        signing.publish_round(current.id)
         return self.look(current)
 
     def whole_round(self, training: Training, base: FloatVector | None = None) -> Round:

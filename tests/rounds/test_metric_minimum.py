@@ -17,7 +17,7 @@ from latticeward.records import require_promises
 from latticeward.updates.metrics import METRICS
 from rounds.models import Contribution, Participant, Round
 from rounds.serializers import round_as_json
-from rounds.services import aggregation, coordination, intake, trainings
+from rounds.services import aggregation, coordination, intake, signing, trainings
 from rounds.services.metrics import OwnMetrics, shown_beside
 from rounds.services.plans import plan_for
 from rounds.services.recomputation import recompute_round
@@ -49,7 +49,7 @@ def measured(cohort: Cohort, patients: list[int], **overrides: Any) -> Round:
         assert submission.outcome == "accepted"
     make_due(current)
     if coordination.advance_round(current.id) == "begin_aggregating" and aggregation.aggregate_round(current.id):
-        aggregation.publish_round(current.id)
+        signing.publish_round(current.id)
     current = cohort.look(current)
     assert current.state == RoundState.PUBLISHED, current.failure_code
     assert recompute_round(current.id).updates == sum(total >= 0 for total in patients)

@@ -14,7 +14,7 @@ from latticeward.messages import RoundRecord
 from latticeward.updates.metrics import METRICS
 from rounds.models import Participant, Round, Training
 from rounds.serializers import round_as_json, training_as_json
-from rounds.services import aggregation, coordination
+from rounds.services import aggregation, coordination, signing
 from rounds.services.cohorts import require_hiding
 from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.recomputation import recompute_round
@@ -31,7 +31,7 @@ def run(cohort: Cohort, members: list[int], **plan: Any) -> Round:
         assert cohort.hospitals[number].contribute(current).outcome == "accepted"
     make_due(current)
     if coordination.advance_round(current.id) == "begin_aggregating" and aggregation.aggregate_round(current.id):
-        aggregation.publish_round(current.id)
+        signing.publish_round(current.id)
     return cohort.look(current)
 
 

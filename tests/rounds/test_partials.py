@@ -25,7 +25,17 @@ from latticeward.updates.ring import RingVector, accumulate
 from latticeward.updates.tensors import TensorLayout, TensorSpec
 from rounds import tasks
 from rounds.models import Contribution, Partial, Round, Submission
-from rounds.services import acceptance, aggregation, claims, coordination, intake, merging, retention, trainings
+from rounds.services import (
+    acceptance,
+    aggregation,
+    claims,
+    coordination,
+    intake,
+    merging,
+    retention,
+    signing,
+    trainings,
+)
 from rounds.services.opening import open_submission, opening_of, reopen_submission
 from rounds.services.partials import forget_replaced, load_partial, members_of, prepare_partial, swap_partial
 from rounds.services.recomputation import recompute_round
@@ -83,7 +93,7 @@ def test_any_slots_and_any_tree_over_them_publish_what_the_envelopes_come_to(
         assert Partial.objects.filter(round=current).count() <= 2
         assert np.array_equal(sum_of(current), expected)
         assert aggregation.aggregate_round(current.id)
-        aggregation.publish_round(current.id)
+        signing.publish_round(current.id)
         assert recompute_round(current.id).updates == 4
 
 

@@ -9,7 +9,7 @@ import pytest
 from latticeward.lifecycle import RoundState
 from latticeward.messages import RoundRecord
 from rounds.models import ModelVersion, Round
-from rounds.services import aggregation, coordination
+from rounds.services import aggregation, coordination, signing
 from tests.rounds.cohort import Cohort
 
 pytestmark = pytest.mark.django_db
@@ -43,7 +43,7 @@ def test_a_record_that_was_changed_after_it_was_prepared_is_not_signed(
     record = RoundRecord.from_bytes(bytes(prepared.record))
     raw = replace(record, **FORGED[what](record)).to_bytes()
     Round.objects.filter(pk=prepared.pk).update(record=raw)
-    assert aggregation.publish_round(prepared.id) == prepared.training_id
+    assert signing.publish_round(prepared.id) == prepared.training_id
     ended = cohort.look(prepared)
     assert (ended.state, ended.failure_code, ended.signed_record) == (RoundState.FAILED, "record_refused", None)
     assert not ModelVersion.objects.filter(signed_manifest__isnull=False).exists()
@@ -51,10 +51,10 @@ def test_a_record_that_was_changed_after_it_was_prepared_is_not_signed(
 
 def test_bytes_that_are_no_record_are_not_signed(cohort: Cohort, prepared: Round) -> None:
     Round.objects.filter(pk=prepared.pk).update(record=b"nonsense")
-    aggregation.publish_round(prepared.id)
+    signing.publish_round(prepared.id)
     assert cohort.look(prepared).failure_code == "record_refused"
 
 
 def test_what_was_prepared_is_signed(cohort: Cohort, prepared: Round) -> None:
-    aggregation.publish_round(prepared.id)
+    signing.publish_round(prepared.id)
     assert cohort.look(prepared).state == RoundState.PUBLISHED

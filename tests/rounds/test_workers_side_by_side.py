@@ -19,7 +19,7 @@ from latticeward.opening import codec_of
 from latticeward.plan import RoundPlan
 from latticeward.updates.ring import accumulate
 from rounds.models import Contribution, ModelVersion, Partial, Round
-from rounds.services import aggregation, coordination, intake, merging, trainings
+from rounds.services import aggregation, coordination, intake, merging, signing, trainings
 from rounds.services.cohorts import require_hiding
 from rounds.services.opening import opening_of, reopen_submission
 from rounds.services.partials import load_partial
@@ -90,7 +90,7 @@ def test_workers_that_merge_the_same_partials_at_once_lose_and_double_none(
     assert Contribution.objects.count() == 4
     together(*[lambda: aggregation.aggregate_round(current.id)] * 4)
     assert ModelVersion.objects.filter(training=current.training).count() == 1
-    aggregation.publish_round(current.id)
+    signing.publish_round(current.id)
     assert recompute_round(current.id).updates == 4
 
 
