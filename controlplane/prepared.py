@@ -4,8 +4,9 @@ Django builds and compiles the SQL of a query anew for every call. For the narro
 day this costs several times what driver and database take. A statement here is written as a query of the ORM, like any
 other, is compiled when it is first called, and from then on only its values change.
 
-A value stands for one parameter, a list for as many as it has: the SQL is kept by database and lengths of lists. A
-statement whose text depends on more (a filter that may be missing, a comparison with None) does not belong here.
+A value stands for one parameter, a list for as many as it has, on PostgreSQL for one: the SQL is kept by database and
+lengths of lists. A statement whose text depends on more (a filter that may be missing, a comparison with None) does not
+belong here.
 """
 
 import copy
@@ -50,17 +51,29 @@ class _Prepared:
 
     def _for(self, values: Sequence[Any]) -> tuple[Any, tuple[Any, ...]]:
         """What is compiled for values like these, and its parameters for these."""
-        key = (connections[DEFAULT_DB_ALIAS].vendor, tuple([len(values[place]) for place in self._lists]))
+        vendor = connections[DEFAULT_DB_ALIAS].vendor
+        # PostgreSQL takes a list as one value, and keeps one plan for all lengths of it.
+        whole = vendor == "postgresql"
+        key = (vendor, () if whole else tuple([len(values[place]) for place in self._lists]))
         compiled = self._compiled.get(key)
         if compiled is None:
-            samples = [_sample(kind, value) for kind, value in zip(self._kinds, values, strict=True)]
-            compiled = self._compiled[key] = self._compile(self._written(*samples), self._flat(samples))
-        return compiled, compiled.parameters(self._flat(values))
+            lengths = {place: 1 if whole else len(values[place]) for place in self._lists}
+            samples = [_sample(kind, lengths.get(place)) for place, kind in enumerate(self._kinds)]
+            compiled = self._compile(self._written(*samples), self._flat(samples))
+            if whole:
+                compiled.take_whole(self._lists)
+            self._compiled[key] = compiled
+        return compiled, compiled.parameters(self._whole(values) if whole else self._flat(values))
 
     def _flat(self, values: Sequence[Any]) -> Sequence[Any]:
         if not self._lists:
             return values
         return [one for place, value in enumerate(values) for one in (value if place in self._lists else (value,))]
+
+    def _whole(self, values: Sequence[Any]) -> Sequence[Any]:
+        if not self._lists:
+            return values
+        return [list(value) if place in self._lists else value for place, value in enumerate(values)]
 
     def _compile(self, written: Any, samples: Sequence[Any]) -> "_Compiled":
         raise NotImplementedError
@@ -122,6 +135,17 @@ class _Compiled:
         if {place for place, _ in self._given} - {None} != set(range(len(samples))):
             raise RuntimeError("a prepared statement uses each of its values, as it is")
 
+    def take_whole(self, lists: Sequence[int]) -> None:
+        """From now on each of these values, compiled as the only one of its list, is the list itself."""
+        parts = self.sql.split("%s")
+        for number, (place, _) in enumerate(self._given):
+            if place in lists:
+                before, after = parts[number], parts[number + 1]
+                if not before.endswith(" IN (") or not after.startswith(")"):
+                    raise RuntimeError("a list of a prepared statement stands in an …__in by itself")
+                parts[number] = before.removesuffix("IN (") + "= ANY("
+        self.sql = "%s".join(parts)
+
     def parameters(self, values: Sequence[Any]) -> tuple[Any, ...]:
         adapted = _adapted(values)
         return tuple([one if place is None else adapted[place] for place, one in self._given])
@@ -174,9 +198,9 @@ class _ModelRow:
         return found
 
 
-def _sample(kind: type, value: Any) -> Any:
+def _sample(kind: type, length: int | None) -> Any:
     of = get_args(kind)
-    return [_SAMPLES[of[0]]() for _ in value] if of else _SAMPLES[kind]()
+    return [_SAMPLES[of[0]]() for _ in range(length or 0)] if of else _SAMPLES[kind]()
 
 
 def update_rows(model: type[models.Model], pks: Collection[Any], columns: Mapping[str, Any], **expected: Any) -> int:

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.db import DEFAULT_DB_ALIAS, IntegrityError, connection, connections, transaction
 from django.db.models import Count
+from django.test.utils import CaptureQueriesContext
 
 from controlplane.audit.models import AuditEntry
 from controlplane.prepared import PreparedSelect, PreparedUpdate, insert_rows, update_rows
@@ -214,3 +215,27 @@ def test_rows_that_need_no_conversion_come_as_the_orm_makes_them(django_assert_n
         assert row._state.db == other._state.db and not row._state.adding
     counted = PreparedSelect(lambda slug: Federation.objects.annotate(many=Count("sites")).filter(slug=slug), str)
     assert [row.many for row in counted("heart")] == [2]
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_postgresql_takes_a_list_whole_so_that_one_statement_does_for_all_lengths() -> None:
+    known = {slug: federation(slug) for slug in ("brain", "heart", "kidney")}
+    insert_rows(list(known.values()))
+    select = PreparedSelect(
+        lambda name, ids, slugs: (
+            Federation.objects.exclude(slug__in=slugs).filter(pk__in=ids).exclude(name=name).values_list("slug")
+        ),
+        str,
+        list[UUID],
+        list[str],
+    )
+    ids = [row.id for row in known.values()]
+    with CaptureQueriesContext(connection) as asked:
+        assert set(select("", ids, {"heart"})) == {("brain",), ("kidney",)}
+        assert select("", {known["heart"].id}, ["brain", "lung"]) == [("heart",)]
+        assert select("Brain", ids[:2], ["heart"]) == []
+    assert len(select._compiled) == 1 and all(" IN (" not in query["sql"] for query in asked)
+    sole = PreparedSelect(lambda slugs: Federation.objects.filter(slug__in=[*slugs, "heart"]), list[str])
+    with pytest.raises(RuntimeError, match="by itself"):
+        sole(["brain"])
