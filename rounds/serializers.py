@@ -124,7 +124,7 @@ class TrainingAnswer(TrainingRow):
     best = BestVersion(allow_null=True)
 
 
-class HospitalMetric(serializers.Serializer[Any]):
+class ParticipantMetric(serializers.Serializer[Any]):
     """What the model that a round began with is worth at one hospital."""
 
     name = serializers.CharField()
@@ -139,7 +139,7 @@ class RoundParticipant(serializers.Serializer[Any]):
     site = serializers.CharField()
     state = serializers.ChoiceField(choices=sorted(ParticipantState))
     code = serializers.CharField(allow_null=True, help_text="why it was refused, dropped or excluded")
-    metric = HospitalMetric(allow_null=True, help_text="the hospital's own, if the plan releases it")
+    metric = ParticipantMetric(allow_null=True, help_text="the hospital's own, if the plan releases it")
     stage_seconds = serializers.DictField(child=serializers.FloatField())
 
 
