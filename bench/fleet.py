@@ -92,6 +92,7 @@ def make_fleet(count: int) -> dict[str, dict[str, str]]:
     """Rows, keys and certificates of ``count`` active devices; their seeds in hexadecimal, by device id."""
     from uuid import uuid4
 
+    from django.db import transaction
     from django.utils import timezone
 
     from devices.models import Device, DeviceClass
@@ -139,9 +140,10 @@ def make_fleet(count: int) -> dict[str, dict[str, str]]:
                 )
                 for role, key in named.items()
             ]
-        Device.objects.bulk_create(rows)
-        Key.objects.bulk_create(keys)
-        issue_certificates([order_for(device, epoch=1) for device in rows], actor="bench", feed=federation.feed)
+        with transaction.atomic():
+            Device.objects.bulk_create(rows)
+            Key.objects.bulk_create(keys)
+            issue_certificates([order_for(device, epoch=1) for device in rows], actor="bench", feed=federation.feed)
     return seeds
 
 
