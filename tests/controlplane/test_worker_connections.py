@@ -55,7 +55,7 @@ def test_connection_is_kept_from_task_to_task_and_replaced_when_the_database_end
         first, second = worker.stdout.readline().split()
         assert first == second
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_terminate_backend(%s)", [int(first)])
+            cursor.execute("SELECT pg_terminate_backend(%s, 10000)", [int(first)])  # waits until it has ended
         worker.stdin.write("\n")
         worker.stdin.flush()
         assert int(worker.stdout.readline()) != int(first)
